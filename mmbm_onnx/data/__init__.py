@@ -1,0 +1,1 @@
+"""Clean sets: readers, preprocessing, splits, gates. No torch."""

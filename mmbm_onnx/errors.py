@@ -1,0 +1,50 @@
+"""Errors that a user may see: one line each, naming what is wrong and the way out."""
+
+from __future__ import annotations
+
+
+class MmbmError(Exception):
+    """Base of every error raised on purpose; its text is one line, fit for stderr.
+
+    ``exit_status`` is what the command line returns for it.
+    """
+
+    exit_status = 2
+
+
+class ModelError(MmbmError):
+    """The ONNX file cannot be read, is invalid, or has a shape the tool cannot work with."""
+
+
+class UnsupportedOperatorError(ModelError):
+    """The graph uses an operator, or an attribute of one, that cannot be executed in torch."""
+
+
+class DataError(MmbmError):
+    """The clean (or triggered) set cannot be read or cannot be used with the model."""
+
+
+class OptionError(MmbmError):
+    """Options contradict each other or do not fit the model."""
+
+
+class ParityError(MmbmError):
+    """The torch execution of the graph differs from ONNX Runtime; learning would be wrong."""
+
+
+class RuntimeMissingError(MmbmError):
+    """ONNX Runtime is not installed, or the requested execution provider is not available."""
+
+
+class OutputError(MmbmError):
+    """A file cannot be written where it was asked for, or would overwrite another."""
+
+
+class RewriteError(MmbmError):
+    """A written graph failed its own checks; nothing is moved into place."""
+
+
+class NothingToHardenError(MmbmError):
+    """The graph has no activation that can take a bound."""
+
+    exit_status = 3

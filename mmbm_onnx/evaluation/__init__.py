@@ -1,0 +1,1 @@
+"""Metrics, verification and latency of written graphs. No torch."""

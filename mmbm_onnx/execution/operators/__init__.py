@@ -1,0 +1,1 @@
+"""Operator implementations, one file per family."""

@@ -1,0 +1,1 @@
+"""ONNX files: safe reading, atomic writing, sites, logits, provenance. No torch."""

@@ -1,0 +1,1 @@
+"""Bounds learned from clean samples."""

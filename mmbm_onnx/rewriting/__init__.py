@@ -1,0 +1,1 @@
+"""Bounds and the detector written into ONNX graphs. No torch."""

@@ -1,0 +1,142 @@
+"""The words shared by every room. Depends on numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+Head = Literal["logits", "softmax", "log_softmax"]
+Granularity = Literal["channel", "tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An activation tensor that takes an upper bound, identified by its tensor name.
+
+    Attributes:
+        tensor: Name of the activation's output tensor, unique in the model.
+        kind: Operator that produces it: ``"Relu"``, or ``"Clip"`` for a Clip used as ReLU6.
+        dtype: Element type of the tensor (float16, float32, float64 or bfloat16).
+        rank: Number of axes, or None when shape inference cannot tell.
+        channel_axis: Axis of the channels, counted from 0 (never the batch axis), or None when
+            it cannot be told; such a site takes one bound for the whole tensor.
+        channels: Length of that axis, or None when it is not static.
+        upper: The activation's own upper limit (6.0 for ReLU6), or None.
+        scope: Where the producing node lives: ``""`` for the main graph, otherwise
+            ``"<node>/<attribute>"`` of the enclosing subgraph, joined by ``"/"``.
+    """
+
+    tensor: str
+    kind: Literal["Relu", "Clip"]
+    dtype: np.dtype[Any]
+    rank: int | None
+    channel_axis: int | None
+    channels: int | None
+    upper: float | None = None
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """An activation that takes no bound, and why."""
+
+    tensor: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """How a classifier is fed and read.
+
+    Attributes:
+        input: Name of the one graph input that carries samples.
+        input_dtype: Its element type.
+        input_shape: Its shape; axis 0 is the batch; None for an axis of any length.
+        batch: The fixed batch size, or None when the batch axis is dynamic.
+        output: Name of the graph output that carries the classification.
+        logits: Name of the tensor holding the logits, shape ``(batch, classes)``; equals
+            ``output`` unless a softmax lies between.
+        classes: Number of classes (at least 2).
+        head: What lies between ``logits`` and ``output``.
+    """
+
+    input: str
+    input_dtype: np.dtype[Any]
+    input_shape: tuple[int | None, ...]
+    batch: int | None
+    output: str
+    logits: str
+    classes: int
+    head: Head = "logits"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds(Mapping[str, npt.NDArray[np.float32]]):
+    """One strictly positive upper bound per channel, or per tensor, for every bounded site.
+
+    Attributes:
+        values: Site tensor name to a float32 array, shape ``(channels,)`` or ``()``, in the unit
+            of that activation. Order is the order of the sites.
+
+    Raises:
+        ValueError: A bound is not finite and positive, or has more than one axis.
+    """
+
+    values: Mapping[str, npt.NDArray[np.float32]]
+
+    def __post_init__(self) -> None:
+        for tensor, bound in self.values.items():
+            if bound.ndim > 1:
+                raise ValueError(f"bound of {tensor!r} has {bound.ndim} axes, expected 0 or 1")
+            if not (np.isfinite(bound).all() and (bound > 0).all()):
+                raise ValueError(f"bounds of {tensor!r} are not all finite and positive")
+
+    def __getitem__(self, tensor: str) -> npt.NDArray[np.float32]:
+        return self.values[tensor]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples as the model takes them.
+
+    Attributes:
+        x: ``(n, *model input shape without batch)``, in the model's input dtype.
+        y: True labels, int64 ``(n,)``, or None.
+        target: The attacker's class of each sample, int64 ``(n,)``; only in triggered sets.
+        class_names: Names of the classes in index order where known, else empty.
+        source: What they were read from, for messages.
+    """
+
+    x: npt.NDArray[Any]
+    y: IntArray | None = None
+    target: IntArray | None = None
+    class_names: tuple[str, ...] = ()
+    source: str = "samples"
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: IntArray) -> Samples:
+        """The samples at ``index`` (int64 ``(m,)``), in that order."""
+        return Samples(
+            x=self.x[index],
+            y=None if self.y is None else self.y[index],
+            target=None if self.target is None else self.target[index],
+            class_names=self.class_names,
+            source=self.source,
+        )
