@@ -84,30 +84,30 @@ class Bounds(Mapping[str, npt.NDArray[np.float32]]):
     """One strictly positive upper bound per channel, or per tensor, for every bounded site.
 
     Attributes:
-        values: Site tensor name to a float32 array, shape ``(channels,)`` or ``()``, in the unit
+        arrays: Site tensor name to a float32 array, shape ``(channels,)`` or ``()``, in the unit
             of that activation. Order is the order of the sites.
 
     Raises:
         ValueError: A bound is not finite and positive, or has more than one axis.
     """
 
-    values: Mapping[str, npt.NDArray[np.float32]]
+    arrays: Mapping[str, npt.NDArray[np.float32]]
 
     def __post_init__(self) -> None:
-        for tensor, bound in self.values.items():
+        for tensor, bound in self.arrays.items():
             if bound.ndim > 1:
                 raise ValueError(f"bound of {tensor!r} has {bound.ndim} axes, expected 0 or 1")
             if not (np.isfinite(bound).all() and (bound > 0).all()):
                 raise ValueError(f"bounds of {tensor!r} are not all finite and positive")
 
     def __getitem__(self, tensor: str) -> npt.NDArray[np.float32]:
-        return self.values[tensor]
+        return self.arrays[tensor]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.arrays)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.arrays)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,149 @@
+"""Small walks over ONNX protos that the rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def graphs(graph: onnx.GraphProto, scope: str = "") -> Iterator[tuple[str, onnx.GraphProto]]:
+    """``graph`` and every subgraph below it, each with its scope (see ``types.Site.scope``)."""
+    yield scope, graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            label = f"{node.name or node.op_type}/{attribute.name}"
+            inner = f"{scope}/{label}" if scope else label
+            for subgraph in subgraphs(attribute):
+                yield from graphs(subgraph, inner)
+
+
+def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """The graphs an attribute holds, none for most."""
+    if attribute.type == onnx.AttributeProto.GRAPH:
+        return [attribute.g]
+    if attribute.type == onnx.AttributeProto.GRAPHS:
+        return list(attribute.graphs)
+    return []
+
+
+def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every TensorProto in the model: initializers and attributes, subgraphs and functions too."""
+    for _, graph in graphs(proto.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield sparse.values
+            yield sparse.indices
+        yield from _attribute_tensors(graph.node)
+    for function in proto.functions:
+        yield from _attribute_tensors(function.node)
+        for node in function.node:
+            for attribute in node.attribute:
+                for top in subgraphs(attribute):
+                    for _, graph in graphs(top):
+                        yield from graph.initializer
+                        yield from _attribute_tensors(graph.node)
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == onnx.AttributeProto.TENSORS:
+                yield from attribute.tensors
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """Python value of a node's attribute, or ``default``."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return onnx.helper.get_attribute_value(entry)
+    return default
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Tensor name to the node of this graph (not its subgraphs) that produces it."""
+    return {name: node for node in graph.node for name in node.output if name}
+
+
+def constant_values(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Tensors of known value in this graph: initializers that are not also inputs overridable
+    at run time are not told apart, since a classifier's weights of IR 3 are all such inputs."""
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in STANDARD_DOMAINS:
+            for entry in node.attribute:
+                if entry.name == "value":
+                    values[node.output[0]] = entry.t
+                elif entry.name in ("value_float", "value_int", "value_floats", "value_ints"):
+                    array = np.asarray(
+                        onnx.helper.get_attribute_value(entry),
+                        dtype=np.float32 if "float" in entry.name else np.int64,
+                    )
+                    values[node.output[0]] = numpy_helper.from_array(array, node.output[0])
+    return values
+
+
+def standard_opset(opset_imports: Iterable[onnx.OperatorSetIdProto]) -> int | None:
+    """Version of the standard operator set that is imported, or None."""
+    for entry in opset_imports:
+        if entry.domain in STANDARD_DOMAINS:
+            return int(entry.version)
+    return None
+
+
+def value_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    """Declared types of this graph's inputs, outputs and inner values, initializers included."""
+    types = {info.name: info.type for info in (*graph.input, *graph.output, *graph.value_info)}
+    for tensor in graph.initializer:
+        types.setdefault(
+            tensor.name, onnx.helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        )
+    return types
+
+
+def shape_of(kind: onnx.TypeProto | None) -> tuple[int | None, ...] | None:
+    """Shape in a type: None for an axis of any length; None for the whole when it is unknown."""
+    if kind is None or not kind.HasField("tensor_type"):
+        return None
+    if not kind.tensor_type.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+        for dim in kind.tensor_type.shape.dim
+    )
+
+
+def ancestors(graph: onnx.GraphProto, targets: Iterable[str]) -> set[str]:
+    """Names of every tensor that ``targets`` depend on, themselves included; names that a
+    subgraph captures count as inputs of the node that holds it."""
+    made_by = producers(graph)
+    seen: set[str] = set()
+    stack = [name for name in targets if name]
+    while stack:
+        name = stack.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        node = made_by.get(name)
+        if node is not None:
+            stack.extend(used for used in consumed(node) if used not in seen)
+    return seen
+
+
+def consumed(node: onnx.NodeProto) -> set[str]:
+    """Names a node reads, captures of its subgraphs (and what they define) included."""
+    names = {name for name in node.input if name}
+    for entry in node.attribute:
+        for top in subgraphs(entry):
+            for _, graph in graphs(top):
+                for inner in graph.node:
+                    names.update(name for name in (*inner.input, *inner.output) if name)
+                names.update(info.name for info in graph.output)
+    return names
