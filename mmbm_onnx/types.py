@@ -140,3 +140,20 @@ class Samples:
             class_names=self.class_names,
             source=self.source,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of a long job, handed to a progress callback.
+
+    Attributes:
+        phase: What is being done: ``"read"``, ``"parity"``, ``"learn"``, ``"write"``, ``"evaluate"``.
+        step: Steps done so far, from 0 to ``total``.
+        total: Steps in this phase.
+        values: Figures of the step (``loss``, ``accuracy``, ...).
+    """
+
+    phase: str
+    step: int
+    total: int
+    values: Mapping[str, float]
