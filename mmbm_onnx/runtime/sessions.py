@@ -1,0 +1,122 @@
+"""One ONNX Runtime session, on the provider that was asked for and on no other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+
+from mmbm_onnx.errors import ModelError, OptionError, RuntimeMissingError
+from mmbm_onnx.runtime.providers import (
+    load_onnxruntime,
+    one_line,
+    provider_chain,
+    require_available,
+    resolve_provider,
+)
+
+# Above ERROR: every error comes back as an exception, and ours are one line.
+_FATAL_ONLY = 4
+
+
+class Session:
+    """A model loaded into ONNX Runtime, with deterministic kernels where they exist.
+
+    Args:
+        model: A model in memory (a proto with its weights inside, or its bytes), or a file; only
+            a file may keep weights as external data.
+        provider: Execution provider, short or full name; None is the CPU.
+        threads: Threads within one operator, at least 1; None lets ONNX Runtime choose.
+        optimize: Whether ONNX Runtime may fuse and rewrite operators.
+
+    Raises:
+        RuntimeMissingError: ONNX Runtime is not installed, or the provider is missing from it or
+            did not start (ONNX Runtime itself would go on without it, on the CPU).
+        OptionError: No such provider, or ``threads`` below 1.
+        ModelError: The graph cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto | bytes | Path,
+        *,
+        provider: str | None = None,
+        threads: int | None = None,
+        optimize: bool = True,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise OptionError(f"threads is {threads}, expected at least 1")
+        ort = load_onnxruntime()
+        self.provider = resolve_provider(provider)
+        require_available(self.provider)
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL_ONLY
+        options.use_deterministic_compute = True
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._where = str(model) if isinstance(model, Path) else "the model"
+        source = str(model) if isinstance(model, Path) else _to_bytes(model)
+        try:
+            self._session: Any = ort.InferenceSession(
+                source, options, providers=provider_chain(self.provider), enable_fallback=0
+            )
+        except Exception as error:  # its exceptions share no base but this
+            raise ModelError(
+                f"ONNX Runtime cannot load {self._where}: {one_line(error)}"
+            ) from error
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        if self.provider not in self.providers:
+            raise RuntimeMissingError(
+                f"{self.provider} did not start and ONNX Runtime fell back to "
+                f"{', '.join(self.providers)}: its libraries (for CUDA: CUDA and cuDNN) or its "
+                "device are missing; install them or choose another provider"
+            )
+        self.input_names: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
+        self.output_names: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    def run(
+        self, outputs: Sequence[str] | None, feeds: Mapping[str, npt.NDArray[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        """Run the graph once.
+
+        Args:
+            outputs: Names of the outputs wanted, in that order; None is all of them.
+            feeds: Input name to array, in the dtype and shape of that input.
+
+        Returns:
+            One array per output.
+
+        Raises:
+            ModelError: An output does not exist, or ONNX Runtime refuses to run.
+        """
+        wanted = self.output_names if outputs is None else tuple(outputs)
+        for name in wanted:
+            if name not in self.output_names:
+                raise ModelError(
+                    f"{self._where} has no output {name!r}; it has {', '.join(self.output_names)}"
+                )
+        try:
+            # An empty list would mean all outputs to ONNX Runtime.
+            return list(self._session.run(list(wanted), dict(feeds))) if wanted else []
+        except Exception as error:
+            text = one_line(error)
+            hint = "; try a smaller batch" if "allocate" in text.lower() else ""
+            raise ModelError(f"ONNX Runtime cannot run {self._where}: {text}{hint}") from error
+
+
+def _to_bytes(model: onnx.ModelProto | bytes) -> bytes:
+    if isinstance(model, bytes):
+        return model
+    try:
+        return bytes(model.SerializeToString())
+    except Exception as error:  # ValueError or EncodeError, by protobuf's implementation
+        raise ModelError(
+            "the model is over protobuf's limit of 2 GiB and cannot be run from memory "
+            f"({one_line(error)}); use a file with external data"
+        ) from error

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import parser
+
+from mmbm_onnx.errors import ModelError, OptionError, RuntimeMissingError
+from mmbm_onnx.runtime import Session
+
+MODEL = parser.parse_model(
+    """<ir_version: 9, opset_import: ["": 17]>
+    g (float[N, 3] x) => (float[N, 3] y, float[N, 3] z)
+    <float[3] w = {10, 20, 30}> { y = Relu(x)  z = Add(y, w) }"""
+)
+X = np.array([[-1, 0, 2], [3, -4, 5]], np.float32)
+
+
+@pytest.fixture(params=["proto", "bytes", "path"])
+def model(request, tmp_path):
+    if request.param == "proto":
+        return MODEL
+    if request.param == "bytes":
+        return MODEL.SerializeToString()
+    path = tmp_path / "model.onnx"
+    onnx.save(MODEL, path)
+    return path
+
+
+def test_runs_models_in_memory_and_from_files(model):
+    session = Session(model)
+    assert session.providers == ("CPUExecutionProvider",)
+    assert session.input_names == ("x",)
+    assert session.output_names == ("y", "z")
+    y, z = session.run(None, {"x": X})
+    np.testing.assert_array_equal(y, np.maximum(X, 0))
+    np.testing.assert_array_equal(z, y + np.float32([10, 20, 30]))
+
+
+def test_outputs_come_in_the_order_asked_for():
+    session = Session(MODEL)
+    z, y = session.run(["z", "y"], {"x": X})
+    assert z[0, 0] == 10
+    assert y[0, 0] == 0
+    assert session.run([], {"x": X}) == []
+
+
+def test_file_with_external_data(tmp_path):
+    path = tmp_path / "model.onnx"
+    proto = onnx.ModelProto()
+    proto.CopyFrom(MODEL)
+    weight = onnx.numpy_helper.from_array(np.float32([10, 20, 30]), "w")
+    proto.graph.initializer[0].CopyFrom(weight)  # only raw data can go to a file of its own
+    onnx.save(proto, path, save_as_external_data=True, size_threshold=0, location="model.data")
+    assert (tmp_path / "model.data").stat().st_size >= 12
+    assert Session(path).run(["z"], {"x": X})[0][0, 2] == 32
+
+
+@pytest.mark.parametrize("broken", [b"", b"not a model" * 9])
+def test_broken_model_is_one_line(broken):
+    with pytest.raises(ModelError, match="cannot load the model") as caught:
+        Session(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"absent\.onnx"):
+        Session(tmp_path / "absent.onnx")
+
+
+def test_run_errors_are_one_line_and_silent(capfd):
+    session = Session(MODEL)
+    with pytest.raises(ModelError, match="Got: 4 Expected: 3") as caught:
+        session.run(None, {"x": np.zeros((2, 4), np.float32)})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="missing from input feed"):
+        session.run(None, {})
+    with pytest.raises(ModelError, match="no output 'logits'; it has y, z"):
+        session.run(["logits"], {"x": X})
+    assert capfd.readouterr().err == ""
+
+
+def test_running_out_of_memory_advises_a_smaller_batch():
+    session = Session(MODEL)
+
+    class Exhausted:
+        def run(self, *_):
+            raise RuntimeError("Failed to allocate memory for requested buffer")
+
+    session._session = Exhausted()
+    with pytest.raises(ModelError, match="smaller batch"):
+        session.run(None, {"x": X})
+
+
+def test_threads_and_optimisation_reach_onnx_runtime():
+    options = Session(MODEL, threads=1, optimize=False)._session.get_session_options()
+    assert options.intra_op_num_threads == 1
+    assert options.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    assert options.use_deterministic_compute
+    with pytest.raises(OptionError, match="threads is 0"):
+        Session(MODEL, threads=0)
+
+
+def test_provider_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(RuntimeMissingError, match="CUDAExecutionProvider is not in this"):
+        Session(MODEL, provider="cuda")
+
+
+def test_silent_fallback_to_the_cpu_is_refused(monkeypatch):
+    class FallenBack:
+        def __init__(self, source, options, providers, enable_fallback):
+            assert providers == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+            assert enable_fallback == 0
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(
+        onnxruntime,
+        "get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
+    with pytest.raises(RuntimeMissingError, match="fell back to CPUExecutionProvider"):
+        Session(MODEL, provider="cuda")
+
+
+def test_model_over_the_protobuf_limit_points_to_files():
+    class TooLarge:
+        def SerializeToString(self):
+            raise ValueError("exceeds maximum protobuf size of 2GB")
+
+    with pytest.raises(ModelError, match=r"2 GiB.*external data"):
+        Session(TooLarge())
