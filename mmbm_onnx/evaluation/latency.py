@@ -1,0 +1,130 @@
+"""How much longer a written graph takes than the original, measured side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmbm_onnx.errors import DataError, OptionError
+from mmbm_onnx.runtime.sessions import Session
+from mmbm_onnx.types import Interface
+
+_LEAST_ROUNDS = 3
+_MOST_ROUNDS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Time of one graph at one batch size.
+
+    Attributes:
+        graph: Its role, as given to `measure_latency`.
+        batch_size: Samples in a run.
+        seconds: Median time of a run.
+        ratio: Median over the rounds of its time to the first graph's in the same round.
+        ratio_low: Lower quartile of that ratio.
+        ratio_high: Upper quartile.
+        rounds: Number of rounds.
+    """
+
+    graph: str
+    batch_size: int
+    seconds: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    rounds: int
+
+
+def measure_latency(
+    graphs: Mapping[str, onnx.ModelProto],
+    interface: Interface,
+    *,
+    x: npt.NDArray[Any] | None = None,
+    batch_sizes: Sequence[int] = (1, 16),
+    seconds: float = 2.5,
+    seed: int = 0,
+    provider: str | None = None,
+    threads: int | None = None,
+) -> tuple[Latency, ...]:
+    """Time the graphs in turns, so that a slow moment of the machine falls on all of them.
+
+    Args:
+        graphs: Role to graph; the first is what the others are compared with.
+        interface: How all of them are fed.
+        x: Samples ``(n, ...)`` to draw the batches from; None draws from the unit interval.
+        batch_sizes: Samples in a run; a fixed batch of the model takes their place.
+        seconds: Time to spend in all, passed only where three rounds take longer.
+        seed: Which samples are drawn.
+        provider: ONNX Runtime's execution provider; None is the CPU.
+        threads: Threads within one operator; None lets ONNX Runtime choose.
+
+    Raises:
+        DataError: ``x`` is empty, or None where the model leaves an axis of its input open.
+        OptionError: No graph, a batch size below 1, or no time.
+        ModelError: ONNX Runtime refuses a graph.
+    """
+    sizes = (interface.batch,) if interface.batch is not None else tuple(batch_sizes)
+    if not graphs or not sizes or min(sizes) < 1 or seconds <= 0:
+        raise OptionError("latency needs a graph, batch sizes of at least 1 and some time")
+    sessions = {
+        role: Session(proto, provider=provider, threads=threads) for role, proto in graphs.items()
+    }
+    rng = np.random.default_rng(seed)
+    results: list[Latency] = []
+    for size in sizes:
+        feed = {interface.input: _batch(interface, x, size, rng)}
+        times = _rounds(sessions, feed, seconds / len(sizes))
+        ratios = times / times[:, :1]
+        for column, role in enumerate(sessions):
+            low, middle, high = np.quantile(ratios[:, column], (0.25, 0.5, 0.75))
+            results.append(
+                Latency(
+                    graph=role,
+                    batch_size=size,
+                    seconds=float(np.median(times[:, column])),
+                    ratio=float(middle),
+                    ratio_low=float(low),
+                    ratio_high=float(high),
+                    rounds=len(times),
+                )
+            )
+    return tuple(results)
+
+
+def _batch(
+    interface: Interface, x: npt.NDArray[Any] | None, size: int, rng: np.random.Generator
+) -> npt.NDArray[Any]:
+    if x is not None:
+        if len(x) == 0:
+            raise DataError("latency: no samples to draw from")
+        return np.ascontiguousarray(x[rng.integers(0, len(x), size)])
+    shape = interface.input_shape[1:]
+    if None in shape:
+        raise DataError(f"latency: input {interface.input!r} has open axes; pass samples")
+    values = rng.random((size, *(length for length in shape if length is not None)))
+    return values.astype(interface.input_dtype)
+
+
+def _rounds(
+    sessions: Mapping[str, Session], feed: Mapping[str, npt.NDArray[Any]], seconds: float
+) -> npt.NDArray[np.float64]:
+    """Seconds of each run, ``(rounds, sessions)``; each session has run once before."""
+    for session in sessions.values():
+        session.run(None, feed)
+    rows: list[list[float]] = []
+    end = time.perf_counter() + seconds
+    while len(rows) < _MOST_ROUNDS and (len(rows) < _LEAST_ROUNDS or time.perf_counter() < end):
+        row = []
+        for session in sessions.values():
+            start = time.perf_counter()
+            session.run(None, feed)
+            row.append(time.perf_counter() - start)
+        rows.append(row)
+    return np.asarray(rows, np.float64)

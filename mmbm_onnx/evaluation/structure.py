@@ -1,0 +1,101 @@
+"""Gates on a written graph that need no samples: validity, signature, provenance, bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from mmbm_onnx.evaluation.compare import bounds_in, signature_differences
+from mmbm_onnx.evaluation.gates import Gate, holds
+from mmbm_onnx.graph.functions import inline_activation_functions
+from mmbm_onnx.graph.provenance import PREFIX, read_provenance
+from mmbm_onnx.graph.read import OnnxModel
+from mmbm_onnx.graph.sites import find_sites
+
+ORIGINAL_SHA256 = "original_sha256"
+"""Provenance key: SHA-256 of the original, as ``OnnxModel.sha256``."""
+BOUNDS = "bounds"
+"""Provenance key: number of sites that carry a bound, in decimal."""
+
+
+def structure_gates(
+    role: str, original: OnnxModel, written: OnnxModel, *, appended: Sequence[str] = ()
+) -> tuple[list[Gate], int]:
+    """Judge ``written`` as a graph made from ``original``.
+
+    Args:
+        role: ``"hardened"`` or ``"detector"``; begins the gates' names.
+        original: The model that was hardened.
+        written: The graph made from it.
+        appended: Outputs that must follow the original's.
+
+    Returns:
+        The gates ``<role>_valid``, ``_signature``, ``_provenance`` and, for the hardened graph,
+        ``_bounds``; and the number of bounds found (0 for a detector, whose sites keep their
+        original values).
+    """
+    gates = [
+        _valid(role, written),
+        _signature(role, original, written, appended),
+        _provenance(role, original, written),
+    ]
+    if role != "hardened":
+        return gates, 0
+    gate, count = _bounds(role, original, written)
+    return [*gates, gate], count
+
+
+def _valid(role: str, written: OnnxModel) -> Gate:
+    try:
+        onnx.checker.check_model(written.proto, full_check=True)
+    except Exception as error:  # checker and shape inference raise many kinds
+        text = " ".join(str(error).split())
+        return holds(f"{role}_valid", False, f"onnx.checker: {text[:300]}")
+    return holds(f"{role}_valid", True, "onnx.checker with strict shape inference")
+
+
+def _signature(role: str, original: OnnxModel, written: OnnxModel, appended: Sequence[str]) -> Gate:
+    found = signature_differences(original.proto, written.proto, appended=appended)
+    message = "; ".join(found) or "inputs, outputs, operator sets and IR version as the original's"
+    return holds(f"{role}_signature", not found, message)
+
+
+def _provenance(role: str, original: OnnxModel, written: OnnxModel) -> Gate:
+    name = f"{role}_provenance"
+    stated = read_provenance(written.proto).get(ORIGINAL_SHA256)
+    if stated is None:
+        message = f"metadata has no {PREFIX}{ORIGINAL_SHA256}; not written by mmbm-onnx"
+        return holds(name, False, message)
+    if stated != original.sha256:
+        message = f"was made from the model {stated[:12]}..., not from {original.sha256[:12]}..."
+        return holds(name, False, message)
+    return holds(name, True, f"made from the original {stated[:12]}...")
+
+
+def _bounds(role: str, original: OnnxModel, written: OnnxModel) -> tuple[Gate, int]:
+    name = f"{role}_bounds"
+    inlined, _ = inline_activation_functions(original.proto)
+    found = bounds_in(inlined, written.proto)
+    count = len(found)
+    bad = [
+        tensor
+        for tensor, bound in found.items()
+        if bound is not None
+        and not (np.isfinite(values := bound.astype(np.float64)).all() and (values > 0).all())
+    ]
+    if bad:
+        return holds(name, False, f"bounds of {bad[0]!r} are not all finite and positive"), count
+    if count == 0:
+        return holds(name, False, "no activation is bounded"), count
+    stated = read_provenance(written.proto).get(BOUNDS)
+    if stated is not None:
+        # A ReLU6 whose own limit was kept looks untouched.
+        kept = sum(
+            site.upper is not None and site.tensor not in found
+            for site in find_sites(inlined).sites
+        )
+        if not (stated.isdecimal() and count <= int(stated) <= count + kept):
+            return holds(name, False, f"{count} bounds found, its metadata says {stated}"), count
+    return holds(name, True, f"{count} activations bounded"), count

@@ -1,0 +1,222 @@
+"""Is a hardened graph, or a detector, still the model it was made from, and does it help?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mmbm_onnx.errors import DataError, OptionError
+from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
+from mmbm_onnx.evaluation.gates import Gate
+from mmbm_onnx.evaluation.metrics import victims
+from mmbm_onnx.evaluation.predictions import DETECTOR_OUTPUTS, predict, predict_detector
+from mmbm_onnx.evaluation.quality import Limits, attack_gate, detector_gates, quality_gates
+from mmbm_onnx.evaluation.structure import structure_gates
+from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.read import OnnxModel
+from mmbm_onnx.graph.walk import shape_of
+from mmbm_onnx.runtime.sessions import Session
+from mmbm_onnx.types import Interface, Samples
+
+SCHEMA = "mmbm-onnx/verify-report"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Everything that was measured.
+
+    Attributes:
+        samples: Number of clean samples.
+        labelled: Whether they have labels.
+        triggered: Number of triggered samples that count, 0 without a triggered set.
+        bounds: Number of bounds found in the hardened graph.
+        original: Figures of the original.
+        hardened: Those of the hardened graph; None when it could not be run as the original.
+        detector: Those of the detector; None without one, or when it could not be run.
+        providers: Execution providers that ran.
+    """
+
+    samples: int
+    labelled: bool
+    triggered: int
+    bounds: int
+    original: Figures
+    hardened: Figures | None
+    detector: Figures | None
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedFile:
+    """A graph that was judged: its role, what messages call it, and its SHA-256 in hex."""
+
+    role: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """Outcome of a verification.
+
+    Attributes:
+        gates: Every condition, in the order it was judged.
+        measurements: What was measured.
+        files: The graphs.
+        warnings: One line each.
+    """
+
+    gates: tuple[Gate, ...]
+    measurements: Measurements
+    files: tuple[VerifiedFile, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates hold."""
+        return all(gate.passed for gate in self.gates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Strict JSON types; see ``docs/report-schema.md``."""
+        measured = asdict(self.measurements)
+        measured["providers"] = list(self.measurements.providers)
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "passed": self.passed,
+            "gates": [gate.to_dict() for gate in self.gates],
+            "measurements": measured,
+            "files": [asdict(file) for file in self.files],
+            "warnings": list(self.warnings),
+        }
+
+
+def verify_graphs(
+    original: OnnxModel,
+    hardened: OnnxModel,
+    samples: Samples,
+    *,
+    detector: OnnxModel | None = None,
+    triggered: Samples | None = None,
+    limits: Limits | None = None,
+    interface: Interface | None = None,
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int = 64,
+    warnings: Sequence[str] = (),
+) -> VerifyResult:
+    """Run the graphs in ONNX Runtime and judge the hardened one, and the detector, by gates.
+
+    A graph that breaks the original's signature is not run; its structure gates say why. The
+    ASR gate judges the detector where there is one, otherwise the hardened graph.
+
+    Args:
+        original: The model that was hardened.
+        hardened: The graph with bounds.
+        samples: Clean samples; with ``y`` accuracy is judged, otherwise agreement with the
+            original's decisions. That the original's own accuracy is plausible is the caller's
+            to check (``data.check_accuracy``).
+        detector: The detector graph.
+        triggered: Triggered samples with true labels ``y`` and the attacker's class ``target``.
+        limits: What is asked for; None for the defaults.
+        interface: How the original is fed and read; None to find it.
+        provider: ONNX Runtime's execution provider; None is the CPU.
+        threads: Threads within one operator; None lets ONNX Runtime choose.
+        batch_size: Samples at a time where the model leaves it open.
+        warnings: Lines to hand through to the result.
+
+    Raises:
+        OptionError: A limit lacks what it is measured on (a detector, a triggered set).
+        DataError: The triggered set lacks ``y`` or ``target``, or a set is empty.
+        ModelError: ONNX Runtime refuses a graph.
+        RuntimeMissingError: ONNX Runtime or the provider is missing.
+    """
+    limits = limits or Limits()
+    _check_options(limits, detector, triggered)
+    interface = interface or find_interface(original.proto, label=original.label)
+    outputs = _batched_outputs(original, interface)
+
+    def answer(model: OnnxModel, *, verdicts: bool = False) -> tuple[Answers, tuple[str, ...]]:
+        session = Session(model.proto, provider=provider, threads=threads)
+        ask = predict_detector if verdicts else predict
+        asked = [
+            ask(session, interface, part.x, outputs=outputs, batch_size=batch_size)
+            for part in (samples, triggered)
+            if part is not None
+        ]
+        return Answers(*asked), session.providers
+
+    base, providers = answer(original)
+    before = original_figures(base, samples, triggered)
+    gates, bounds = structure_gates("hardened", original, hardened)
+    after: dict[str, Figures] = {}
+    if _runnable(gates):
+        answers, _ = answer(hardened)
+        after["hardened"] = defended_figures(base, answers, samples, triggered)
+        gates += quality_gates("hardened", before, after["hardened"], (base, answers), limits)
+    if detector is not None:
+        judged, _ = structure_gates("detector", original, detector, appended=DETECTOR_OUTPUTS)
+        if _runnable(judged):
+            answers, _ = answer(detector, verdicts=True)
+            after["detector"] = defended_figures(base, answers, samples, triggered)
+            judged += quality_gates("detector", before, after["detector"], (base, answers), limits)
+            judged += detector_gates(after["detector"], base, answers, limits)
+        gates += judged
+    last = "hardened" if detector is None else "detector"
+    if limits.max_attack_success_rate is not None and last in after:
+        gates.append(attack_gate(last, after[last], limits.max_attack_success_rate))
+
+    judged_files = {"original": original, "hardened": hardened, "detector": detector}
+    return VerifyResult(
+        gates=tuple(gates),
+        measurements=Measurements(
+            samples=len(samples),
+            labelled=samples.y is not None,
+            triggered=_counted(triggered),
+            bounds=bounds,
+            original=before,
+            hardened=after.get("hardened"),
+            detector=after.get("detector"),
+            providers=providers,
+        ),
+        files=tuple(
+            VerifiedFile(role, model.label, model.sha256)
+            for role, model in judged_files.items()
+            if model is not None
+        ),
+        warnings=tuple(warnings),
+    )
+
+
+def _check_options(limits: Limits, detector: OnnxModel | None, triggered: Samples | None) -> None:
+    if limits.max_false_positive_rate is not None and detector is None:
+        raise OptionError("--max-false-positive-rate needs a detector graph (--detector)")
+    if limits.max_attack_success_rate is not None and triggered is None:
+        raise OptionError("--max-attack-success-rate needs a triggered set (--triggered)")
+    if triggered is not None and (triggered.y is None or triggered.target is None):
+        missing = "true labels 'y'" if triggered.y is None else "the attacker's class 'target'"
+        raise DataError(f"{triggered.source}: a triggered set needs {missing} of each sample")
+
+
+def _counted(triggered: Samples | None) -> int:
+    if triggered is None or triggered.y is None or triggered.target is None:
+        return 0
+    return int(victims(triggered.y, triggered.target).sum())
+
+
+def _runnable(gates: Sequence[Gate]) -> bool:
+    """Whether the graph can be fed and read as the original."""
+    needed = ("_valid", "_signature")
+    return all(gate.passed for gate in gates if gate.name.endswith(needed))
+
+
+def _batched_outputs(model: OnnxModel, interface: Interface) -> list[str]:
+    """The outputs whose axis 0 is, or may be, the batch."""
+    names = []
+    for info in model.proto.graph.output:
+        shape = shape_of(info.type)
+        if shape is None or (shape and shape[0] == interface.batch):
+            names.append(info.name)
+    return names

@@ -1,0 +1,88 @@
+"""Latency: relative to the first graph, in turns, within a budget of time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import onnx.parser
+import pytest
+import toy_models
+
+from mmbm_onnx.errors import DataError, OptionError
+from mmbm_onnx.evaluation.latency import measure_latency
+from mmbm_onnx.graph.interface import find_interface
+
+CHAIN = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 64] x) => (float[N, 64] y) {{ {nodes} }}"""
+
+
+def chain(length: int) -> onnx.ModelProto:
+    nodes = [f"v{i + 1} = Sin(v{i})" for i in range(length)]
+    text = "\n".join(["v0 = Identity(x)", *nodes, f"y = Identity(v{length})"])
+    return onnx.parser.parse_model(CHAIN.format(nodes=text))
+
+
+def test_a_graph_with_more_work_takes_longer_than_the_first() -> None:
+    graphs = {"original": chain(20), "longer": chain(400)}
+    interface = find_interface(graphs["original"])
+    found = measure_latency(graphs, interface, batch_sizes=(1, 64), seconds=0.4, threads=1)
+    assert [(item.graph, item.batch_size) for item in found] == [
+        ("original", 1),
+        ("longer", 1),
+        ("original", 64),
+        ("longer", 64),
+    ]
+    for item in found:
+        assert item.rounds >= 3
+        assert item.seconds > 0
+        assert item.ratio_low <= item.ratio <= item.ratio_high
+    assert found[0].ratio == found[0].ratio_high == 1.0
+    assert found[1].ratio > 2
+    assert found[3].ratio > 2
+
+
+def test_the_budget_of_time_is_kept() -> None:
+    graphs = {"original": chain(5)}
+    start = time.perf_counter()
+    measure_latency(graphs, find_interface(graphs["original"]), seconds=0.2)
+    assert time.perf_counter() - start < 2
+
+
+def test_a_fixed_batch_takes_the_place_of_batch_sizes() -> None:
+    proto = toy_models.original_proto()
+    for info in (*proto.graph.input, *proto.graph.output):
+        info.type.tensor_type.shape.dim[0].dim_value = 3
+    found = measure_latency({"original": proto}, find_interface(proto), seconds=0.05)
+    assert [item.batch_size for item in found] == [3]
+
+
+def test_open_axes_need_samples() -> None:
+    proto = toy_models.original_proto()
+    interface = replace(find_interface(proto), input_shape=(None, None))
+    with pytest.raises(DataError, match="open axes"):
+        measure_latency({"original": proto}, interface, seconds=0.05)
+    x = toy_models.clean(5).x
+    assert measure_latency({"original": proto}, interface, x=x, seconds=0.05)
+    with pytest.raises(DataError, match="no samples"):
+        measure_latency({"original": proto}, interface, x=x[:0], seconds=0.05)
+
+
+@pytest.mark.parametrize("options", [{"batch_sizes": (0,)}, {"batch_sizes": ()}, {"seconds": 0}])
+def test_senseless_options_are_refused(options: dict[str, object]) -> None:
+    proto = toy_models.original_proto()
+    with pytest.raises(OptionError, match="latency needs"):
+        measure_latency({"original": proto}, find_interface(proto), **options)  # type: ignore[arg-type]
+
+
+def test_the_inputs_follow_the_seed() -> None:
+    from mmbm_onnx.evaluation.latency import _batch
+
+    interface = find_interface(toy_models.original_proto())
+    first, again, other = (
+        _batch(interface, None, 4, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.dtype == np.float32
