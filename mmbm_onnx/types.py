@@ -120,6 +120,8 @@ class Samples:
         target: The attacker's class of each sample, int64 ``(n,)``; only in triggered sets.
         class_names: Names of the classes in index order where known, else empty.
         source: What they were read from, for messages.
+        notes: What reading them decided or dropped (alpha channels, ...), one line each, for the
+            report.
     """
 
     x: npt.NDArray[Any]
@@ -127,6 +129,7 @@ class Samples:
     target: IntArray | None = None
     class_names: tuple[str, ...] = ()
     source: str = "samples"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -139,6 +142,7 @@ class Samples:
             target=None if self.target is None else self.target[index],
             class_names=self.class_names,
             source=self.source,
+            notes=self.notes,
         )
 
 

@@ -1,0 +1,169 @@
+"""Clean and triggered sets as an ``.npz`` with ``x``, ``y`` and ``target``. Never pickles."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mmbm_onnx.data.assemble import assemble_images
+from mmbm_onnx.data.layout import as_channels_last, image_input
+from mmbm_onnx.data.npy import ArrayMember, load_member, open_member
+from mmbm_onnx.data.preprocessing import Preprocessing
+from mmbm_onnx.errors import DataError
+from mmbm_onnx.types import IntArray, Interface, Samples
+
+_MEMBERS = ("x", "y", "target")
+
+
+def read_archive(
+    path: Path, interface: Interface, preprocessing: Preprocessing, max_bytes: int
+) -> Samples:
+    """Read an ``.npz``.
+
+    ``x`` of float16, float32 or float64 is passed as it is, in the model's layout, cast to the
+    model's dtype; ``x`` of uint8 is images ``(n, h, w, c)``, ``(n, c, h, w)`` or ``(n, h, w)``,
+    in RGB order, that are preprocessed. ``y`` and ``target`` are integers ``(n,)``; both may be
+    missing, ``y`` only if ``target`` and every other member are missing too.
+
+    Args:
+        path: The file.
+        interface: The model's.
+        preprocessing: For uint8 images.
+        max_bytes: Neither the arrays in the file nor the samples may need more.
+
+    Raises:
+        DataError: The archive is damaged, hostile, too large, or its arrays do not fit the model
+            or each other.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members, others = _members(archive, path, max_bytes)
+            x_member = members["x"]
+            floats = x_member.dtype.kind == "f" and x_member.dtype.itemsize <= 8
+            if floats:
+                _check_shape(x_member, interface)
+            elif x_member.dtype != np.uint8:
+                raise DataError(
+                    f"{x_member.where}: dtype {x_member.dtype}; expected float (passed to the "
+                    "model as it is) or uint8 (images)"
+                )
+            labels = {
+                name: _labels(archive, members[name], x_member)
+                for name in ("y", "target")
+                if name in members
+            }
+            x = load_member(archive, x_member)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path}: not a .npz archive: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    notes = [f"{path.name}: ignored {', '.join(others)}"] if others else []
+    if floats:
+        x = _cast(x, interface, x_member.where)
+        notes.append("x is float: passed to the model as it is, no preprocessing")
+    else:
+        x = _images(x, interface, preprocessing, max_bytes, x_member.where)
+        notes += preprocessing.notes
+    return Samples(
+        x=x,
+        y=labels.get("y"),
+        target=labels.get("target"),
+        source=str(path),
+        notes=tuple(notes),
+    )
+
+
+def _members(
+    archive: zipfile.ZipFile, path: Path, max_bytes: int
+) -> tuple[dict[str, ArrayMember], list[str]]:
+    infos = archive.infolist()
+    counts = Counter(info.filename for info in infos)
+    for name, count in counts.items():
+        if count > 1:
+            raise DataError(f"{path}: member {name!r} is there {count} times")
+    by_name = {info.filename.removesuffix(".npy"): info for info in infos}
+    others = sorted(by_name.keys() - set(_MEMBERS))
+    if "x" not in by_name:
+        raise DataError(f"{path}: no member 'x'{_hint('x', others)}")
+    if "y" not in by_name and (others or "target" in by_name):
+        raise DataError(f"{path}: no member 'y' with the true labels{_hint('y', others)}")
+    wanted = {name: by_name[name] for name in _MEMBERS if name in by_name}
+    total = sum(info.file_size for info in wanted.values())
+    if total > max_bytes:
+        raise DataError(f"{path}: {total} bytes unpacked, over the limit of {max_bytes}")
+    members = {
+        name: open_member(archive, info, f"{path}: {name!r}") for name, info in wanted.items()
+    }
+    return members, others
+
+
+def _hint(name: str, others: list[str]) -> str:
+    if not others:
+        return "" if name == "x" else "; 'target' needs it"
+    close = difflib.get_close_matches(name, others, n=1, cutoff=0.5) or others[:4]
+    return f"; it has {', '.join(repr(other) for other in close)}: rename it"
+
+
+def _check_shape(member: ArrayMember, interface: Interface) -> None:
+    wanted, got = interface.input_shape, member.shape
+    if len(got) == len(wanted) and all(
+        axis in (None, length) for axis, length in zip(wanted[1:], got[1:], strict=True)
+    ):
+        return
+    expected = ", ".join(["n", *("any" if axis is None else str(axis) for axis in wanted[1:])])
+    raise DataError(
+        f"{member.where}: shape {got}, the model takes ({expected}); float x must be in the "
+        "model's layout"
+    )
+
+
+def _labels(archive: zipfile.ZipFile, member: ArrayMember, x: ArrayMember) -> IntArray:
+    if member.dtype.kind not in "iu":
+        raise DataError(f"{member.where}: dtype {member.dtype}, expected integer class indices")
+    if len(member.shape) != 1 or member.shape[:1] != x.shape[:1]:
+        raise DataError(f"{member.where}: shape {member.shape} beside x of shape {x.shape}")
+    labels = load_member(archive, member)
+    if labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{member.where}: labels over 2^63")
+    return labels.astype(np.int64)
+
+
+def _cast(x: npt.NDArray[Any], interface: Interface, where: str) -> npt.NDArray[Any]:
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(x.astype(interface.input_dtype, copy=False))
+    if result.dtype != x.dtype and result.dtype.itemsize < x.dtype.itemsize:
+        overflown = np.isfinite(x) & ~np.isfinite(result)
+        if overflown.any():
+            raise DataError(f"{where}: values overflow the model's {interface.input_dtype} input")
+    return result
+
+
+def _images(
+    x: npt.NDArray[np.uint8],
+    interface: Interface,
+    preprocessing: Preprocessing,
+    max_bytes: int,
+    where: str,
+) -> npt.NDArray[Any]:
+    target = image_input(interface, preprocessing.layout)
+    pixels = as_channels_last(x, target, where)
+    if math.prod(pixels.shape) == 0:
+        raise DataError(f"{where}: empty, shape {x.shape}")
+
+    def images() -> Iterator[tuple[str, Image.Image]]:
+        for index, sample in enumerate(pixels):
+            flat = sample[..., 0] if sample.shape[-1] == 1 else sample
+            yield f"{where}[{index}]", Image.fromarray(np.ascontiguousarray(flat))
+
+    return assemble_images(
+        images(), len(pixels), target, interface.input_dtype, preprocessing, max_bytes
+    )

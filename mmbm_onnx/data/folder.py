@@ -1,0 +1,157 @@
+"""Clean sets as a directory with one folder of images per class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmbm_onnx.data.assemble import assemble_images
+from mmbm_onnx.data.images import SUFFIXES, decode_image, is_image_name
+from mmbm_onnx.data.layout import image_input
+from mmbm_onnx.data.preprocessing import Preprocessing
+from mmbm_onnx.errors import DataError
+from mmbm_onnx.types import Interface, Samples
+
+_JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_NOTES_BESIDE = frozenset({".csv", ".html", ".json", ".yaml", ".yml"})
+
+
+def is_ignored(path: Path) -> bool:
+    """Whether an entry is hidden, left by a desktop, or text beside the data."""
+    name = path.name.lower()
+    return (
+        name.startswith((".", "readme", "license"))
+        or name in _JUNK
+        or path.suffix.lower() in (".txt", ".md")
+    )
+
+
+def read_folder(
+    root: Path, interface: Interface, preprocessing: Preprocessing, max_bytes: int
+) -> Samples:
+    """Read ``root/<class>/<image>``.
+
+    Folders sorted by name are the class indices, unless every name is a whole number: then those
+    are. The first needs exactly one folder per class, else the indices would shift; an empty
+    folder keeps its place. Links are followed. Images come in order of class, then file name.
+
+    Args:
+        root: The directory.
+        interface: The model's, for the input's shape and the number of classes.
+        preprocessing: How images become samples.
+        max_bytes: The samples may not need more.
+
+    Returns:
+        Samples with labels, and with class names unless these are numbers.
+
+    Raises:
+        DataError: A folder or file does not belong, or an image cannot be read.
+    """
+    target = image_input(interface, preprocessing.layout)
+    labelled = _label_folders(root, interface.classes)
+    files: list[tuple[int, Path]] = []
+    for label, folder in labelled:
+        files += [(label, path) for path in _images_in(folder)]
+    if not files:
+        raise DataError(f"{root}: its class folders hold no images ({_endings()})")
+    transparent: list[Path] = []
+
+    def decoded() -> Iterator[tuple[str, Image.Image]]:
+        for _, path in files:
+            image, alpha = decode_image(path)
+            if alpha:
+                transparent.append(path)
+            yield str(path), image
+
+    x = assemble_images(
+        decoded(), len(files), target, interface.input_dtype, preprocessing, max_bytes
+    )
+    notes = list(preprocessing.notes)
+    if transparent:
+        notes.append(
+            f"transparency dropped in {len(transparent)} of {len(files)} images, "
+            f"the first is {transparent[0].relative_to(root)}"
+        )
+    numbered = all(folder.name.isdecimal() for _, folder in labelled)
+    return Samples(
+        x=x,
+        y=np.array([label for label, _ in files], np.int64),
+        class_names=() if numbered else tuple(folder.name for _, folder in labelled),
+        source=str(root),
+        notes=tuple(notes),
+    )
+
+
+def _label_folders(root: Path, classes: int) -> list[tuple[int, Path]]:
+    folders = _class_folders(root)
+    if not folders:
+        raise DataError(
+            f"{root}: neither one folder of images per class nor one .npz file is in it"
+        )
+    names = [folder.name for folder in folders]
+    if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
+        return _numbered(folders, classes)
+    if len(folders) != classes:
+        raise DataError(
+            f"{root}: {len(folders)} class folders for a model of {classes} classes; add empty "
+            "folders for missing classes, or name each folder by its class index"
+        )
+    return list(enumerate(folders))
+
+
+def _numbered(folders: list[Path], classes: int) -> list[tuple[int, Path]]:
+    by_label: dict[int, Path] = {}
+    for folder in folders:
+        # Longer numbers are out of range anyway, and slow to convert.
+        label = int(folder.name) if len(folder.name) < 20 else -1
+        if not 0 <= label < classes:
+            raise DataError(
+                f"{folder}: class index {folder.name[:20]} is outside the model's 0 to "
+                f"{classes - 1}"
+            )
+        if label in by_label:
+            raise DataError(f"{folder} and {by_label[label]} are both class {label}")
+        by_label[label] = folder
+    return sorted(by_label.items())
+
+
+def _class_folders(root: Path) -> list[Path]:
+    folders = []
+    for entry in _entries(root):
+        if entry.is_dir():
+            folders.append(entry)
+        elif is_image_name(entry):
+            raise DataError(f"{entry}: an image outside the class folders of {root}")
+        elif entry.suffix.lower() not in _NOTES_BESIDE:
+            raise DataError(f"{entry}: does not belong beside class folders")
+    return folders
+
+
+def _images_in(folder: Path) -> list[Path]:
+    paths = _entries(folder)
+    for path in paths:
+        if path.is_dir():
+            raise DataError(f"{path}: a folder inside a class folder; expected images only")
+        if not is_image_name(path):
+            raise DataError(f"{path}: not an image ({_endings()}); remove it")
+        if not path.is_file():
+            raise DataError(f"{path}: a broken link or no ordinary file")
+    return paths
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(
+            (entry for entry in folder.iterdir() if not is_ignored(entry)),
+            key=lambda entry: entry.name,
+        )
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def _endings() -> str:
+    return ", ".join(sorted(SUFFIXES))

@@ -1,0 +1,245 @@
+"""Is the clean set fit for use? Stop early, and say what is probably wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mmbm_onnx.errors import DataError
+from mmbm_onnx.types import FloatArray, IntArray, Interface, Samples
+
+MIN_SAMPLES = 20
+"""Fewer samples in all are refused: neither bounds nor a null can be learned from them."""
+
+MIN_PER_CLASS = 2
+"""Fewer samples per class that occurs, in the mean, are refused: a split needs two."""
+
+MAX_SAME = 0.9
+"""A larger share of samples that are one and the same is refused."""
+
+MIN_KAPPA = 0.25
+"""Below this share of the way from chance to perfect, the accuracy is implausible."""
+
+LOW_ACCURACY = 0.6
+"""Below this, a plausible accuracy is warned of."""
+
+_CONSTANT = 0.9
+_ROWS = 256
+
+
+class AccuracyCheck(NamedTuple):
+    """A plausible accuracy.
+
+    Attributes:
+        accuracy: Share of samples classified as labelled, 0 to 1.
+        warnings: What is odd about it, one line each.
+    """
+
+    accuracy: float
+    warnings: list[str]
+
+
+def check_samples(samples: Samples, interface: Interface) -> list[str]:
+    """Make sure that samples can be used with a model at all.
+
+    Returns:
+        Warnings, one line each: classes without samples, no labels, exact duplicates.
+
+    Raises:
+        DataError: No samples, fewer than `MIN_SAMPLES`, fewer than `MIN_PER_CLASS` per class in
+            the mean, one class only, labels or targets outside the model's classes, wrong shape or
+            dtype, values that are not finite, or hardly anything but copies of one sample.
+    """
+    source, n = samples.source, len(samples)
+    if n == 0:
+        raise DataError(f"{source}: no samples")
+    _check_x(samples, interface)
+    warnings = _check_labels(samples, interface)
+    if n < MIN_SAMPLES:
+        raise DataError(f"{source}: {n} samples are too few, at least {MIN_SAMPLES} are needed")
+    return warnings + _check_duplicates(samples)
+
+
+def check_accuracy(
+    logits: FloatArray,
+    y: IntArray,
+    interface: Interface,
+    *,
+    minimum: float | None = None,
+    x: npt.NDArray[Any] | None = None,
+    class_names: Sequence[str] = (),
+    source: str = "clean set",
+) -> AccuracyCheck:
+    """Make sure that the original model knows the clean set; else its inputs are not its own.
+
+    Implausible is an accuracy less than `MIN_KAPPA` of the way from chance to 1, where chance is
+    the larger of 1 / classes and the share of the most common label.
+
+    Args:
+        logits: The original model's, ``(n, classes)``, n > 0.
+        y: True labels, ``(n,)``.
+        interface: The model's.
+        minimum: Accuracy required beyond that, 0 to 1.
+        x: The samples, to tell the range of their values in messages.
+        class_names: Names in index order, for messages.
+        source: Where the samples are from, for messages.
+
+    Raises:
+        DataError: The accuracy is implausible or below ``minimum``; the message tells whether it
+            looks like the wrong preprocessing or like another order of labels.
+    """
+    if logits.shape != (len(y), interface.classes) or len(y) == 0:
+        raise DataError(
+            f"{source}: logits of shape {logits.shape} for {len(y)} labels and "
+            f"{interface.classes} classes"
+        )
+    if y.min() < 0 or y.max() >= interface.classes:
+        raise DataError(f"{source}: labels outside the model's classes 0 to {interface.classes - 1}")
+    if not np.isfinite(logits).all():
+        raise DataError(
+            f"{source}: the model's logits are not finite on it{_range(x)}; wrong preprocessing?"
+        )
+    predicted = logits.argmax(axis=1)
+    accuracy = float(np.mean(predicted == y))
+    chance = max(1 / interface.classes, float(np.bincount(y).max()) / len(y))
+    if chance >= 1:
+        raise DataError(f"{source}: all samples are of one class")
+    if (accuracy - chance) / (1 - chance) < MIN_KAPPA:
+        advice = _advice(predicted, y, interface.classes, accuracy, class_names, x)
+        raise DataError(
+            f"{source}: the model's accuracy of {accuracy:.1%} on it is implausible (chance is "
+            f"{chance:.1%}); {advice}"
+        )
+    if minimum is not None and accuracy < minimum:
+        raise DataError(
+            f"{source}: the model's accuracy of {accuracy:.1%} on it is below the required "
+            f"{minimum:.1%}; check preprocessing and labels"
+        )
+    warnings = []
+    if accuracy < LOW_ACCURACY:
+        warnings.append(
+            f"{source}: the model's accuracy on it is only {accuracy:.1%}; check preprocessing "
+            "and labels"
+        )
+    return AccuracyCheck(accuracy, warnings)
+
+
+def _check_x(samples: Samples, interface: Interface) -> None:
+    x, wanted = samples.x, interface.input_shape
+    fits = x.ndim == len(wanted) and all(
+        axis in (None, length) for axis, length in zip(wanted[1:], x.shape[1:], strict=True)
+    )
+    if not fits:
+        expected = ", ".join(["n", *("any" if a is None else str(a) for a in wanted[1:])])
+        raise DataError(f"{samples.source}: shape {x.shape}, the model takes ({expected})")
+    if x.dtype != interface.input_dtype:
+        raise DataError(f"{samples.source}: {x.dtype}, the model takes {interface.input_dtype}")
+    for start in range(0, len(x), _ROWS):
+        finite = np.isfinite(x[start : start + _ROWS]).reshape(len(x[start : start + _ROWS]), -1)
+        if not finite.all():
+            first = start + int(np.flatnonzero(~finite.all(axis=1))[0])
+            raise DataError(f"{samples.source}: sample {first} has values that are not finite")
+
+
+def _check_labels(samples: Samples, interface: Interface) -> list[str]:
+    source, classes = samples.source, interface.classes
+    for name, labels in (("label", samples.y), ("target", samples.target)):
+        if labels is None:
+            continue
+        if labels.shape != (len(samples),) or labels.dtype != np.int64:
+            raise DataError(
+                f"{source}: {name}s are {labels.dtype} of shape {labels.shape}, expected int64 "
+                f"({len(samples)},)"
+            )
+        outside = np.flatnonzero((labels < 0) | (labels >= classes))
+        if outside.size:
+            raise DataError(
+                f"{source}: {name} {labels[outside[0]]} of sample {outside[0]} is outside the "
+                f"model's classes 0 to {classes - 1}"
+            )
+    if samples.y is None:
+        return [f"{source}: no labels; decisions are compared with the original model's own"]
+    present = len(np.unique(samples.y))
+    if present == 1:
+        raise DataError(f"{source}: all samples are of one class ({samples.y[0]})")
+    if len(samples) < MIN_PER_CLASS * present:
+        raise DataError(
+            f"{source}: {len(samples)} samples for {present} classes are too few, at least "
+            f"{MIN_PER_CLASS} per class are needed"
+        )
+    if present < classes:
+        return [f"{source}: {classes - present} of {classes} classes have no sample"]
+    return []
+
+
+def _check_duplicates(samples: Samples) -> list[str]:
+    digests = [hashlib.blake2b(np.ascontiguousarray(row).data.cast("B")) for row in samples.x]
+    counts = Counter(digest.digest() for digest in digests)
+    n, most = len(samples), max(counts.values())
+    if most > MAX_SAME * n:
+        raise DataError(f"{samples.source}: {most} of {n} samples are the same")
+    if len(counts) == n:
+        return []
+    return [
+        f"{samples.source}: {n - len(counts)} of {n} samples are copies of others; copies on both "
+        "sides of the split make the calibration too optimistic"
+    ]
+
+
+def _advice(
+    predicted: IntArray,
+    y: IntArray,
+    classes: int,
+    accuracy: float,
+    class_names: Sequence[str],
+    x: npt.NDArray[Any] | None,
+) -> str:
+    if mapping := _relabelling(predicted, y, classes, accuracy):
+        shown = ", ".join(
+            f"{_name(label, class_names)} -> output {output}" for label, output in mapping[:4]
+        )
+        return (
+            f"the labels are in another order than the model's outputs: {shown}"
+            f"{', ...' if len(mapping) > 4 else ''}; rename the class folders to the outputs' "
+            "indices, or reorder y"
+        )
+    most = np.bincount(predicted, minlength=classes)
+    if most.max() >= _CONSTANT * len(y):
+        return (
+            f"nearly every decision is class {int(most.argmax())}: wrong preprocessing (scale, "
+            f"mean, std){_range(x)}"
+        )
+    return f"wrong preprocessing (scale, mean, std, channel order){_range(x)}, or wrong labels"
+
+
+def _relabelling(
+    predicted: IntArray, y: IntArray, classes: int, accuracy: float
+) -> list[tuple[int, int]]:
+    """Labels and the other outputs that their samples go to, if one-to-one explains much more."""
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (y, predicted), 1)
+    present = np.flatnonzero(confusion.sum(axis=1))
+    outputs = confusion[present].argmax(axis=1)
+    if len(set(outputs.tolist())) < len(present):
+        return []
+    explained = float(confusion[present, outputs].sum()) / len(y)
+    if explained < max(2 * accuracy, 0.5):
+        return []
+    return [(int(a), int(b)) for a, b in zip(present, outputs, strict=True) if a != b]
+
+
+def _name(label: int, class_names: Sequence[str]) -> str:
+    if label < len(class_names):
+        return f"folder {class_names[label]!r} (index {label})"
+    return f"label {label}"
+
+
+def _range(x: npt.NDArray[Any] | None) -> str:
+    if x is None or x.size == 0:
+        return ""
+    return f" (input values range from {float(x.min()):.4g} to {float(x.max()):.4g})"
