@@ -1,1 +1,43 @@
-"""Operator implementations, one file per family."""
+"""Operator implementations, one file per family; importing this registers all of them."""
+
+from mmbm_onnx.execution.operators import (
+    activation,
+    comparison,
+    constant,
+    control,
+    convolution,
+    elementwise,
+    indexing,
+    matrix,
+    normalization,
+    padding,
+    pooling,
+    quantization,
+    recurrent,
+    reduction,
+    resampling,
+    scattering,
+    shape,
+    spatial,
+)
+
+__all__ = [
+    "activation",
+    "comparison",
+    "constant",
+    "control",
+    "convolution",
+    "elementwise",
+    "indexing",
+    "matrix",
+    "normalization",
+    "padding",
+    "pooling",
+    "quantization",
+    "recurrent",
+    "reduction",
+    "resampling",
+    "scattering",
+    "shape",
+    "spatial",
+]

@@ -1,0 +1,66 @@
+"""ONNX constants as torch tensors, sharing memory where the types allow it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+
+from mmbm_onnx.errors import ModelError, UnsupportedOperatorError
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def promoted(tensor: torch.Tensor, promote_half: bool) -> torch.Tensor:
+    """``tensor`` itself, or in float32 if it is float16 or bfloat16 and halves are promoted."""
+    return tensor.float() if promote_half and tensor.dtype in _HALF else tensor
+
+
+def tensor_from_array(array: npt.NDArray[Any], promote_half: bool = True) -> torch.Tensor:
+    """The CPU tensor of an array of any shape; it shares the array's memory where it can.
+
+    Never write into the result: the array behind it may be a read-only view of a model.
+
+    Raises:
+        UnsupportedOperatorError: torch has no such element type (strings, 8-bit floats, 4-bit
+            integers, complex numbers).
+    """
+    if array.dtype.name == "bfloat16":
+        bits = torch.from_numpy(np.ascontiguousarray(array).view(np.int16).copy())
+        return promoted(bits.view(torch.bfloat16).reshape(array.shape), promote_half)
+    if array.dtype.kind not in "fiub":
+        raise UnsupportedOperatorError(f"element type {array.dtype.name} has no torch counterpart")
+    with warnings.catch_warnings():
+        # torch warns that the memory is read-only; nothing here writes into tensors.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            tensor = torch.from_numpy(array)
+        except (TypeError, ValueError):
+            # Big-endian or negatively strided memory: a plain copy has neither.
+            native = array.dtype.newbyteorder("=")
+            tensor = torch.from_numpy(np.array(array, dtype=native, order="C"))
+    return promoted(tensor, promote_half)
+
+
+def tensor_from_proto(proto: onnx.TensorProto, promote_half: bool = True) -> torch.Tensor:
+    """The CPU tensor of an ONNX tensor whose data is held in the proto.
+
+    Raises:
+        ModelError: The data is missing (external) or does not fit the shape.
+        UnsupportedOperatorError: torch has no such element type.
+    """
+    if proto.data_location == onnx.TensorProto.EXTERNAL:
+        raise ModelError(f"tensor {proto.name!r}: external data was not loaded into the model")
+    try:
+        array = numpy_helper.to_array(proto)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ModelError(f"tensor {proto.name!r} cannot be read: {error}") from error
+    try:
+        return tensor_from_array(array, promote_half)
+    except UnsupportedOperatorError as error:
+        raise UnsupportedOperatorError(f"tensor {proto.name!r}: {error}") from None
