@@ -1,0 +1,168 @@
+"""The decision inside the detector graph: score, p-value, flag, corrected logits.
+
+MMDF (arXiv 2308.04617): with k the original's decision, the score is the margin of k in the
+original minus the margin of k in the bounded branch; a score that is improbable on clean samples
+is flagged, and the answer is then the bounded branch's best class other than k. Everything is
+computed in float32, with operators of opset 9 and up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from mmbm_onnx.rewriting.null import Null, gaussian_scale
+from mmbm_onnx.rewriting.operators import Operators
+
+# Corrected logits are kept within these limits, so that a value below the smallest of them and
+# every difference of two stays finite in the logits' own type.
+_LIMITS: dict[int, float] = {TensorProto.FLOAT16: 16384.0}
+_LIMIT = 1e38
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Tensors of the decision, each ``(n, 1)`` unless said otherwise.
+
+    Attributes:
+        score: Margin difference in logits, float32; not a number if any logit is not.
+        p_value: float32.
+        flagged: bool.
+        suspected: The original's decision, int64.
+        corrected: The answer: the suspected class unless flagged, int64.
+        logits: Bounded logits ``(n, classes)`` in the logits' type, finite, the suspected class
+            strictly below all others.
+    """
+
+    score: gs.Tensor
+    p_value: gs.Tensor
+    flagged: gs.Tensor
+    suspected: gs.Tensor
+    corrected: gs.Tensor
+    logits: gs.Tensor
+
+
+def decide(
+    ops: Operators, original: gs.Tensor, bounded: gs.Tensor, dtype: int, classes: int, null: Null
+) -> Decision:
+    """Append the decision on two logits tensors ``(n, classes)`` of ONNX element type ``dtype``."""
+    first = _as_float32(ops, original, dtype, "original_logits")
+    second = _as_float32(ops, bounded, dtype, "bounded_logits")
+    # float64 keeps its own comparison: two classes may be equal once rounded to float32.
+    exact = original if dtype == TensorProto.DOUBLE else first
+    suspected = ops.add("ArgMax", exact, name="suspected", axis=1, keepdims=1)
+    indices = ops.constant("classes", np.arange(classes)[None], np.int64)
+    mask = ops.add("Equal", suspected, indices, name="is_suspected")
+
+    margins = [
+        _margin(ops, mask, logits, f"{name}_margin")
+        for name, logits in (("original", first), ("bounded", second))
+    ]
+    difference = ops.add("Sub", *margins, name="margin_difference")
+    score = _spoiled_by_nan(ops, difference, first, second)
+    undefined = ops.add("IsNaN", score, name="score_is_nan")
+    threshold = ops.constant("threshold", null.threshold, np.float32)
+    above = ops.add("Greater", score, threshold, name="above_threshold")
+    flagged = ops.add("Or", above, undefined, name="is_flagged")
+
+    masked = _masked(ops, mask, bounded, second, dtype)
+    other = ops.add("ArgMax", masked, name="best_other", axis=1, keepdims=1)
+    return Decision(
+        score=score,
+        p_value=_p_value(ops, null, score, undefined),
+        flagged=flagged,
+        suspected=suspected,
+        corrected=ops.add("Where", flagged, other, suspected, name="corrected"),
+        logits=masked,
+    )
+
+
+def _as_float32(ops: Operators, tensor: gs.Tensor, dtype: int, name: str) -> gs.Tensor:
+    return tensor if dtype == TensorProto.FLOAT else ops.cast(tensor, TensorProto.FLOAT, name)
+
+
+def _margin(ops: Operators, mask: gs.Tensor, logits: gs.Tensor, name: str) -> gs.Tensor:
+    zero = ops.constant(f"{name}_zero", 0, np.float32)
+    lowest = ops.constant(f"{name}_lowest", -np.inf, np.float32)
+    own = ops.add("Where", mask, logits, zero, name=f"{name}_own")
+    others = ops.add("Where", mask, lowest, logits, name=f"{name}_others")
+    value = ops.reduce("ReduceSum", own, f"{name}_value")  # of one number and zeros: exact
+    rival = ops.reduce("ReduceMax", others, f"{name}_rival")
+    return ops.add("Sub", value, rival, name=name)
+
+
+def _spoiled_by_nan(
+    ops: Operators, score: gs.Tensor, first: gs.Tensor, second: gs.Tensor
+) -> gs.Tensor:
+    """Maximum may pass over a NaN, so NaN logits are looked for on their own."""
+    missing = [
+        ops.add("IsNaN", logits, name=f"{name}_is_nan")
+        for name, logits in (("original", first), ("bounded", second))
+    ]
+    either = ops.add("Or", *missing, name="logit_is_nan")
+    count = ops.reduce("ReduceMax", ops.cast(either, TensorProto.FLOAT, "nan_logits"), "any_nan")
+    half = ops.constant("half", 0.5, np.float32)
+    spoiled = ops.add("Greater", count, half, name="row_has_nan")
+    nan = ops.constant("nan", np.nan, np.float32)
+    return ops.add("Where", spoiled, nan, score, name="score")
+
+
+def _p_value(ops: Operators, null: Null, score: gs.Tensor, undefined: gs.Tensor) -> gs.Tensor:
+    """As ``null.p_values`` computes it."""
+    if null.kind == "conformal":
+        total = np.float32(len(null.scores) + 1)
+        scores = ops.constant("null_scores", null.scores[None], np.float32)
+        lower = ops.add("Less", scores, score, name="null_is_lower")
+        count = ops.reduce(
+            "ReduceSum", ops.cast(lower, TensorProto.FLOAT, "null_lower"), "null_count"
+        )
+        size = ops.constant("null_size", total, np.float32)
+        rest = ops.add("Sub", size, count, name="null_rest")
+        value = ops.add("Div", rest, size, name="rank")
+        smallest = ops.constant("smallest_p_value", np.float32(1) / total, np.float32)
+    else:
+        mean = ops.constant("null_mean", null.mean, np.float32)
+        scale = ops.constant("null_scale", gaussian_scale(null), np.float32)
+        one = ops.constant("one", 1, np.float32)
+        half = ops.constant("tail_half", 0.5, np.float32)
+        centred = ops.add("Sub", score, mean, name="centred")
+        distance = ops.add("Div", centred, scale, name="distance")
+        inner = ops.add("Erf", distance, name="erf")
+        tail = ops.add("Sub", one, inner, name="two_tails")
+        value = ops.add("Mul", half, tail, name="tail")
+        smallest = ops.constant("smallest_p_value", 0, np.float32)
+    return ops.add("Where", undefined, smallest, value, name="p_value")
+
+
+def _masked(
+    ops: Operators, mask: gs.Tensor, bounded: gs.Tensor, wide: gs.Tensor, dtype: int
+) -> gs.Tensor:
+    """Bounded logits made finite, the masked class below the smallest by 1 and an eighth of it."""
+    limit = _LIMITS.get(dtype, _LIMIT)
+    high = ops.constant("highest_logit", limit, np.float32)
+    low = ops.constant("lowest_logit", -limit, np.float32)
+    zero = ops.constant("no_logit", 0, np.float32)
+    under = ops.add("Less", wide, high, name="is_under")
+    over = ops.add("Greater", wide, low, name="is_over")
+    inside = ops.add("And", under, over, name="is_inside")  # False for NaN, which becomes lowest
+    positive = ops.add("Greater", wide, zero, name="is_positive")
+    nearest = ops.add("Where", positive, high, low, name="nearest_limit")
+    finite = ops.add("Where", inside, wide, nearest, name="finite_logits")
+
+    smallest = ops.reduce("ReduceMin", finite, "smallest_logit")
+    size = ops.add("Abs", smallest, name="smallest_size")
+    eighth = ops.constant("eighth", 0.125, np.float32)
+    gap = ops.add("Mul", size, eighth, name="relative_gap")
+    one = ops.constant("unit_gap", 1, np.float32)
+    below = ops.add("Sub", smallest, one, name="below_smallest")
+    floor = ops.add("Sub", below, gap, name="mask_value")
+    if dtype != TensorProto.DOUBLE:
+        masked = ops.add("Where", mask, floor, finite, name="masked_float32")
+        return masked if dtype == TensorProto.FLOAT else ops.cast(masked, dtype, "masked_logits")
+    nearest_double = ops.cast(nearest, dtype, "nearest_limit_float64")
+    finite_double = ops.add("Where", inside, bounded, nearest_double, name="finite_float64")
+    floor_double = ops.cast(floor, dtype, "mask_value_float64")
+    return ops.add("Where", mask, floor_double, finite_double, name="masked_logits")

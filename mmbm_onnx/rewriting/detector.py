@@ -1,0 +1,229 @@
+"""The detector graph: original and bounded branch side by side, and the decision between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto
+
+from mmbm_onnx.errors import RewriteError
+from mmbm_onnx.graph.walk import value_types
+from mmbm_onnx.rewriting.branches import Branch
+from mmbm_onnx.rewriting.decision import Decision, decide
+from mmbm_onnx.rewriting.harden import locate
+from mmbm_onnx.rewriting.null import Null
+from mmbm_onnx.rewriting.operators import Operators
+from mmbm_onnx.rewriting.surgeon import Surgeon
+from mmbm_onnx.types import Bounds, Interface, Site
+
+FLAGGED = "mmbm_flagged"
+P_VALUE = "mmbm_p_value"
+SCORE = "mmbm_score"
+SUSPECTED = "mmbm_suspected_class"
+CORRECTED = "mmbm_corrected_class"
+DETECTOR_OUTPUTS = (FLAGGED, P_VALUE, SCORE, SUSPECTED, CORRECTED)
+
+_OPSET = 9
+_FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+# ONNX Runtime has no Where for these on the CPU; the wider type holds each exactly.
+_WIDER: dict[int, int] = {
+    TensorProto.BOOL: TensorProto.INT32,
+    TensorProto.INT16: TensorProto.INT32,
+    TensorProto.UINT16: TensorProto.INT32,
+    TensorProto.BFLOAT16: TensorProto.FLOAT,
+}
+_SELECTABLE = {
+    TensorProto.FLOAT16,
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.INT8,
+    TensorProto.UINT8,
+    TensorProto.INT32,
+    TensorProto.UINT32,
+    TensorProto.INT64,
+    TensorProto.STRING,
+    *_WIDER,
+}
+
+
+def build_detector(
+    proto: onnx.ModelProto,
+    interface: Interface,
+    sites: Sequence[Site],
+    bounds: Bounds,
+    null: Null,
+    *,
+    share_prefix: bool = True,
+) -> onnx.ModelProto:
+    """The model with a bounded branch, the decision, and corrected outputs.
+
+    Original nodes and initializers stay as they are; both branches use the same weights. Outputs
+    that are the logits, or derived from them, keep name, type, shape and place, and carry the
+    original's value, bit for bit, wherever nothing is flagged; where flagged, they are computed
+    from the bounded logits with the suspected class masked. Five outputs follow, each ``(batch,)``:
+    ``mmbm_flagged`` (bool), ``mmbm_p_value`` (float), ``mmbm_score`` (float, in logits),
+    ``mmbm_suspected_class`` (int64, the original's decision) and ``mmbm_corrected_class`` (int64).
+
+    A subgraph (If, Loop) that depends on a bounded activation is copied whole, with its own
+    initializers; weights of the main graph are never doubled.
+
+    Args:
+        proto: A checked model; not changed.
+        interface: Where its input and logits are.
+        sites: What is known of its activations.
+        bounds: The bound of each activation to bound, float32, ``()`` or ``(channels,)``.
+        null: What the score looks like on clean samples.
+        share_prefix: Compute once what both branches have in common before the first bound.
+
+    Raises:
+        RewriteError: The opset is below 9; a name that the detector needs is taken; the logits
+            depend on no bound; an output behind the logits has no batch axis or a type that
+            cannot be selected row by row; or a bound does not fit.
+    """
+    surgeon = Surgeon(proto)
+    if surgeon.opset < _OPSET:
+        raise RewriteError(
+            f"a detector needs opset {_OPSET} or later, the model has {surgeon.opset}; use "
+            "--no-detector, or convert the model with onnx.version_converter"
+        )
+    taken = sorted(set(DETECTOR_OUTPUTS) & surgeon.names())
+    if taken:
+        raise RewriteError(f"the model has a tensor named {taken[0]!r} already; is it a detector?")
+    types = _types(proto)
+    activations = locate(surgeon, sites, bounds)
+    branch = Branch(
+        surgeon,
+        activations,
+        bounds,
+        interface.logits,
+        lambda name: name in types and types[name].tensor_type.elem_type in _FLOATS,
+        share_prefix=share_prefix,
+    )
+    ranks = {name: _rank(name, types, interface) for name in branch.heads}
+    if interface.output not in ranks:
+        raise RewriteError(
+            f"output {interface.output!r} does not depend on the logits {interface.logits!r}"
+        )
+    bounded = branch.build()
+    ops = Operators(surgeon, "mmbm_decision/")
+    decision = decide(
+        ops,
+        _producing(surgeon, interface.logits),
+        bounded,
+        _logits_type(types, interface),
+        interface.classes,
+        null,
+    )
+    answers = branch.build_heads(decision.logits)
+    for index, tensor in enumerate(surgeon.graph.outputs):
+        if tensor.name in answers:
+            kind = types[tensor.name].tensor_type.elem_type
+            surgeon.graph.outputs[index] = _select(
+                surgeon, ops, decision, tensor, answers[tensor.name], kind, ranks[tensor.name]
+            )
+    _append_outputs(surgeon, ops, decision, _batch_dim(proto, interface))
+    return surgeon.export()
+
+
+def _types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
+    types = value_types(proto.graph)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception:  # what stays unknown is refused where it is needed
+        return types
+    return {**types, **value_types(inferred.graph)}
+
+
+def _producing(surgeon: Surgeon, name: str) -> gs.Tensor:
+    for node in surgeon.graph.nodes:
+        for tensor in node.outputs:
+            if tensor.name == name:
+                return tensor
+    raise RewriteError(f"no node of the main graph produces the logits {name!r}")
+
+
+def _logits_type(types: dict[str, onnx.TypeProto], interface: Interface) -> int:
+    kind = types.get(interface.logits)
+    if kind is None or kind.tensor_type.elem_type not in _FLOATS:
+        raise RewriteError(f"the type of the logits {interface.logits!r} is not a known float type")
+    return int(kind.tensor_type.elem_type)
+
+
+def _rank(name: str, types: dict[str, onnx.TypeProto], interface: Interface) -> int:
+    """Rank of an output behind the logits; refuses one that cannot be corrected row by row."""
+    kind = types[name].tensor_type
+    if not types[name].HasField("tensor_type") or kind.elem_type not in _SELECTABLE:
+        what = TensorProto.DataType.Name(kind.elem_type).lower() if kind.elem_type else "no tensor"
+        raise RewriteError(
+            f"output {name!r} depends on the logits and is {what}, which cannot be corrected; "
+            "remove it or use --no-detector"
+        )
+    dims = kind.shape.dim
+    length = dims[0].dim_value if len(dims) and dims[0].HasField("dim_value") else None
+    if not len(dims) or (length is not None and length != interface.batch):
+        raise RewriteError(
+            f"output {name!r} depends on the logits but has no batch axis to correct it by; "
+            "remove it or use --no-detector"
+        )
+    return len(dims)
+
+
+def _select(
+    surgeon: Surgeon,
+    ops: Operators,
+    decision: Decision,
+    tensor: gs.Tensor,
+    answer: gs.Tensor,
+    kind: int,
+    rank: int,
+) -> gs.Tensor:
+    """``answer`` where flagged, else the original value, under the output's own name."""
+    name = tensor.name
+    # All readers hold the tensor itself, so they go on reading the original's value.
+    tensor.name = surgeon.fresh(f"{name}/mmbm_original")
+    surgeon.describe(surgeon.graph, tensor.name, like=name)
+    flagged = decision.flagged
+    if rank != 2:
+        shape = ops.constant(f"{name}_flag_shape", [-1] + [1] * (rank - 1), np.int64)
+        flagged = ops.add("Reshape", flagged, shape, name=f"{name}_flag")
+    output = gs.Variable(name)
+    if kind not in _WIDER:
+        return ops.add("Where", flagged, answer, tensor, name=name, output=output)
+    sides = [
+        ops.cast(side, _WIDER[kind], f"{name}_{label}")
+        for label, side in (("answer", answer), ("original", tensor))
+    ]
+    chosen = ops.add("Where", flagged, *sides, name=f"{name}_chosen")
+    return ops.cast(chosen, kind, name, output=output)
+
+
+def _append_outputs(
+    surgeon: Surgeon,
+    ops: Operators,
+    decision: Decision,
+    batch: onnx.TensorShapeProto.Dimension,
+) -> None:
+    for name, kind, tensor in (
+        (FLAGGED, TensorProto.BOOL, decision.flagged),
+        (P_VALUE, TensorProto.FLOAT, decision.p_value),
+        (SCORE, TensorProto.FLOAT, decision.score),
+        (SUSPECTED, TensorProto.INT64, decision.suspected),
+        (CORRECTED, TensorProto.INT64, decision.corrected),
+    ):
+        info = onnx.helper.make_tensor_value_info(name, kind, [None])
+        info.type.tensor_type.shape.dim[0].CopyFrom(batch)
+        output = ops.squeeze(tensor, name, output=surgeon.variable(name))
+        surgeon.append_output(output, info)
+
+
+def _batch_dim(proto: onnx.ModelProto, interface: Interface) -> onnx.TensorShapeProto.Dimension:
+    """The output's batch axis as declared, or the input's where the output does not say."""
+    declared = {info.name: info for info in (*proto.graph.input, *proto.graph.output)}
+    batch = declared[interface.input].type.tensor_type.shape.dim[0]
+    dims = declared[interface.output].type.tensor_type.shape.dim
+    if len(dims) and dims[0].WhichOneof("value"):
+        return dims[0]
+    return batch

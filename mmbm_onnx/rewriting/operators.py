@@ -1,0 +1,67 @@
+"""Standard operators appended to a graph, in the signature that its opset has for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_graphsurgeon as gs
+
+from mmbm_onnx.rewriting.surgeon import Surgeon
+
+# First opsets whose Reduce* and Squeeze take their axes as an input (operator changelog).
+_AXES_INPUT = {"ReduceSum": 13, "Squeeze": 13, "ReduceMax": 18, "ReduceMin": 18}
+
+
+class Operators:
+    """Appends nodes to the end of the main graph, under one name prefix.
+
+    Args:
+        surgeon: The model being changed.
+        prefix: Put before every new name.
+    """
+
+    def __init__(self, surgeon: Surgeon, prefix: str) -> None:
+        self._surgeon = surgeon
+        self._prefix = prefix
+
+    def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike) -> gs.Constant:
+        """A constant of that type; numbers make it rank 0."""
+        return self._surgeon.constant(self._prefix + name, np.array(values, dtype=dtype))
+
+    def add(
+        self, op: str, *inputs: gs.Tensor, name: str, output: gs.Tensor = None, **attributes: Any
+    ) -> gs.Tensor:
+        """Append a node with one output: ``output`` if given, else a new tensor."""
+        target = self._surgeon.variable(self._prefix + name) if output is None else output
+        self._surgeon.graph.nodes.append(
+            gs.Node(
+                op,
+                name=self._surgeon.fresh_node(self._prefix + name),
+                attrs=attributes,
+                inputs=list(inputs),
+                outputs=[target],
+            )
+        )
+        return target
+
+    def cast(self, tensor: gs.Tensor, to: int, name: str, output: gs.Tensor = None) -> gs.Tensor:
+        """``tensor`` as the ONNX element type ``to``."""
+        return self.add("Cast", tensor, name=name, output=output, to=to)
+
+    def reduce(self, op: str, tensor: gs.Tensor, name: str) -> gs.Tensor:
+        """``ReduceSum``, ``ReduceMax`` or ``ReduceMin`` over axis 1, which stays with length 1."""
+        return self._over_axis_1(op, tensor, name, None, keepdims=1)
+
+    def squeeze(self, tensor: gs.Tensor, name: str, output: gs.Tensor = None) -> gs.Tensor:
+        """``(n, 1)`` to ``(n,)``."""
+        return self._over_axis_1("Squeeze", tensor, name, output)
+
+    def _over_axis_1(
+        self, op: str, tensor: gs.Tensor, name: str, output: gs.Tensor, **attributes: int
+    ) -> gs.Tensor:
+        if self._surgeon.opset < _AXES_INPUT[op]:
+            return self.add(op, tensor, name=name, output=output, axes=[1], **attributes)
+        axes = self.constant(f"{name}_axes", [1], np.int64)
+        return self.add(op, tensor, axes, name=name, output=output, **attributes)
