@@ -23,6 +23,9 @@ from mmbm_onnx.errors import ModelError, UnsupportedOperatorError
 from mmbm_onnx.execution.operators.resize_plan import AxisPlan, plan_axes, source_positions
 from mmbm_onnx.execution.registry import NodeView, operator
 
+# Two pixels whose distances differ by less are a tie, as in ONNX Runtime.
+_TIE = 1e-6
+
 _ATTRIBUTES = (
     "antialias",
     "axes",
@@ -93,10 +96,11 @@ def _pick(x: Tensor, axis: AxisPlan, rule: str) -> Tensor:
         index = np.floor(place)
     elif rule == "ceil":
         index = np.ceil(place)
-    elif rule == "round_prefer_floor":
-        index = np.ceil(place - np.float32(0.5))
-    elif rule == "round_prefer_ceil":
-        index = np.floor(place + np.float32(0.5))
+    elif rule in ("round_prefer_floor", "round_prefer_ceil"):
+        below = np.floor(place)
+        share = place.astype(np.float64) - below
+        up = share > 0.5 + _TIE if rule == "round_prefer_floor" else share >= 0.5 - _TIE
+        index = below + up
     elif rule == "simple":
         # Resize 10 and Upsample: up towards the start, down towards the end.
         index = np.ceil(place) if axis.scale < 1 else np.floor(place)

@@ -121,8 +121,9 @@ def source_positions(plan: AxisPlan) -> npt.NDArray[np.float32]:
         if plan.target == 1:
             return np.asarray(place + half * (start + stop) * last)
         return np.asarray(start * last + place * (stop - start) * last / last_target)
-    offset = np.float32(0)
     if mode == "half_pixel_symmetric":
         adjustment = np.float32(plan.target) / (scale * np.float32(plan.size))
         offset = np.float32(plan.size) / np.float32(2) * (np.float32(1) - adjustment)
-    return np.asarray(offset + (place + half) / scale - half)
+        centred = (np.arange(plan.target) + 0.5) / float(scale) - 0.5
+        return np.asarray(float(offset) + centred, dtype=np.float32)
+    return np.asarray((place + half) / scale - half)
