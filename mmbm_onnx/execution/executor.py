@@ -39,9 +39,8 @@ class GraphExecutor:
         promote_half: bool = True,
     ) -> None:
         expanded = expand(proto)
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        # With its index, so that it compares equal to the device of the tensors on it.
+        self.device = torch.empty(0, device=device).device
         self.promote_half = promote_half
         self._program = Program(
             expanded.graph,

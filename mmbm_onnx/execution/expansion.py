@@ -99,9 +99,16 @@ def _expandable(graph: onnx.GraphProto, opsets: dict[str, int]) -> set[tuple[str
         if opset is None or find(domain, node.op_type, opset) is not None:
             continue
         schema = schema_of(domain, node.op_type, opset)
-        if schema is not None and (schema.has_function or schema.has_context_dependent_function):
+        if schema is not None and _has_body(schema):
             names.add((domain, node.op_type))
     return names
+
+
+def _has_body(schema: onnx.defs.OpSchema) -> bool:
+    # Both exist at run time; the type stubs of onnx lack them.
+    static: bool = schema.has_function  # type: ignore[attr-defined]
+    built: bool = schema.has_context_dependent_function  # type: ignore[attr-defined]
+    return static or built
 
 
 def _spell_out_defaults(

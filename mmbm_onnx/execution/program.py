@@ -130,7 +130,7 @@ class Program:
             self.names |= defines
             self._nodes.append(Node(step, frozenset(uses), frozenset(defines)))
             self._branches.append(branches)
-        self.free = frozenset(free | (set(self.results) - self.names))
+        self.free: frozenset[str] = frozenset(free | (set(self.results) - self.names))
         self._fold()
 
     def _fold(self) -> None:

@@ -49,12 +49,11 @@ def number_range(_: NodeView, start: Tensor, limit: Tensor, delta: Tensor) -> Te
     first, last, step = (value.reshape(()).item() for value in (start, limit, delta))
     if step == 0:
         raise ModelError("delta is zero")
-    if start.is_floating_point():
-        count = max(0, ceil((last - first) / step))
-        return start.reshape(()) + torch.arange(count).to(start.dtype) * delta.reshape(())
     # Integers divide exactly; floating point would lose large ones.
-    count = max(0, -((first - last) // step))
-    return (first + torch.arange(count) * step).to(start.dtype)
+    exact = not start.is_floating_point()
+    count = -((first - last) // step) if exact else ceil((last - first) / step)
+    places = torch.arange(max(0, int(count))).to(start.dtype)
+    return start.reshape(()) + places * delta.reshape(())
 
 
 @operator("EyeLike", since=9, attributes=("dtype", "k"))
@@ -66,7 +65,8 @@ def eye_like(node: NodeView, x: Tensor) -> Tensor:
     dtype = x.dtype if elem_type is None else dtype_of(node, elem_type)
     rows = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
     columns = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
-    return (columns - rows == node.get("k", 0)).to(dtype)
+    on_diagonal: Tensor = columns - rows == int(node.get("k", 0))
+    return on_diagonal.to(dtype)
 
 
 @operator("Cast", since=6, attributes=("to", "saturate", "round_mode"), limits="no strings")
