@@ -44,25 +44,36 @@ class AccuracyCheck(NamedTuple):
     warnings: list[str]
 
 
-def check_samples(samples: Samples, interface: Interface) -> list[str]:
+def check_samples(
+    samples: Samples, interface: Interface, *, for_learning: bool = True
+) -> list[str]:
     """Make sure that samples can be used with a model at all.
+
+    Args:
+        samples: What was read.
+        interface: The model's.
+        for_learning: Whether bounds and a null are learned from them. A triggered set, which is
+            only measured on, may be small, of one class, and full of copies.
 
     Returns:
         Warnings, one line each: classes without samples, no labels, exact duplicates.
 
     Raises:
-        DataError: No samples, fewer than `MIN_SAMPLES`, fewer than `MIN_PER_CLASS` per class in
-            the mean, one class only, labels or targets outside the model's classes, wrong shape or
-            dtype, values that are not finite, or hardly anything but copies of one sample.
+        DataError: No samples, labels or targets outside the model's classes, wrong shape or dtype,
+            values that are not finite; for learning also fewer than `MIN_SAMPLES`, fewer than
+            `MIN_PER_CLASS` per class in the mean, one class only, or hardly anything but copies of
+            one sample.
     """
     source, n = samples.source, len(samples)
     if n == 0:
         raise DataError(f"{source}: no samples")
     _check_x(samples, interface)
-    warnings = _check_labels(samples, interface)
+    _check_labels(samples, interface)
+    if not for_learning:
+        return []
     if n < MIN_SAMPLES:
         raise DataError(f"{source}: {n} samples are too few, at least {MIN_SAMPLES} are needed")
-    return warnings + _check_duplicates(samples)
+    return _check_classes(samples, interface) + _check_duplicates(samples)
 
 
 def check_accuracy(
@@ -99,7 +110,9 @@ def check_accuracy(
             f"{interface.classes} classes"
         )
     if y.min() < 0 or y.max() >= interface.classes:
-        raise DataError(f"{source}: labels outside the model's classes 0 to {interface.classes - 1}")
+        raise DataError(
+            f"{source}: labels outside the model's classes 0 to {interface.classes - 1}"
+        )
     if not np.isfinite(logits).all():
         raise DataError(
             f"{source}: the model's logits are not finite on it{_range(x)}; wrong preprocessing?"
@@ -146,7 +159,7 @@ def _check_x(samples: Samples, interface: Interface) -> None:
             raise DataError(f"{samples.source}: sample {first} has values that are not finite")
 
 
-def _check_labels(samples: Samples, interface: Interface) -> list[str]:
+def _check_labels(samples: Samples, interface: Interface) -> None:
     source, classes = samples.source, interface.classes
     for name, labels in (("label", samples.y), ("target", samples.target)):
         if labels is None:
@@ -162,6 +175,10 @@ def _check_labels(samples: Samples, interface: Interface) -> list[str]:
                 f"{source}: {name} {labels[outside[0]]} of sample {outside[0]} is outside the "
                 f"model's classes 0 to {classes - 1}"
             )
+
+
+def _check_classes(samples: Samples, interface: Interface) -> list[str]:
+    source, classes = samples.source, interface.classes
     if samples.y is None:
         return [f"{source}: no labels; decisions are compared with the original model's own"]
     present = len(np.unique(samples.y))

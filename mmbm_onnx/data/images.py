@@ -13,8 +13,8 @@ from mmbm_onnx.errors import DataError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 """File name endings, in lower case, of what is read as an image."""
 
-# Pillow tries no other decoder, whatever the bytes look like. MPO is a camera's JPEG.
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP")
+# Pillow tries no other decoder, whatever the bytes look like.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 _ALPHA = frozenset({"LA", "PA", "RGBA"})
@@ -49,7 +49,7 @@ def decode_image(path: Path) -> tuple[Image.Image, bool]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 frames = getattr(image, "n_frames", 1)
-                if frames > 1 and image.format != "MPO":
+                if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview
                     raise DataError(f"{path}: an animation of {frames} frames, expected one image")
                 image.load()
                 upright = ImageOps.exif_transpose(image)

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from data_helpers import interface
+
+from mmbm_onnx.data import check_accuracy, check_samples
+from mmbm_onnx.errors import DataError
+from mmbm_onnx.types import Samples
+
+MODEL = interface(2, 3, classes=4)
+
+
+def samples(n: int = 40, y=None, **fields) -> Samples:
+    x = np.random.default_rng(0).normal(size=(n, 2, 3)).astype(np.float32)
+    y = np.arange(n) % 4 if y is None else np.asarray(y)
+    return Samples(**{"x": x, "y": y, "source": "set", **fields})
+
+
+def test_good_samples_pass_without_a_word():
+    assert check_samples(samples(), MODEL) == []
+
+
+def test_empty_set():
+    with pytest.raises(DataError, match="set: no samples"):
+        check_samples(samples(0), MODEL)
+
+
+def test_single_class():
+    with pytest.raises(DataError, match=r"set: all samples are of one class \(2\)"):
+        check_samples(samples(y=np.full(40, 2)), MODEL)
+
+
+def test_too_few_in_all():
+    with pytest.raises(DataError, match="set: 19 samples are too few, at least 20"):
+        check_samples(samples(19), MODEL)
+    assert check_samples(samples(20), MODEL) == []
+
+
+def test_too_few_per_class():
+    wide = interface(2, 3, classes=30)
+    with pytest.raises(DataError, match="40 samples for 21 classes are too few, at least 2 per"):
+        check_samples(samples(y=np.arange(40) % 21), wide)
+    check_samples(samples(y=np.arange(40) % 20), wide)
+
+
+@pytest.mark.parametrize("label", [4, -1])
+def test_labels_and_targets_outside_the_outputs(label):
+    bad = np.arange(40) % 4
+    bad[7] = label
+    with pytest.raises(DataError, match=f"label {label} of sample 7 is outside .* 0 to 3"):
+        check_samples(samples(y=bad), MODEL)
+    with pytest.raises(DataError, match=f"target {label} of sample 7 is outside"):
+        check_samples(samples(target=bad), MODEL)
+
+
+@pytest.mark.parametrize("y", [np.zeros(40, np.int32), np.zeros((40, 1), np.int64), np.arange(3)])
+def test_labels_of_another_type(y):
+    with pytest.raises(DataError, match=r"set: labels are .*, expected int64 \(40,\)"):
+        check_samples(samples(y=y), MODEL)
+
+
+def test_wrong_shape_and_dtype():
+    with pytest.raises(DataError, match=r"shape \(40, 6\), the model takes \(n, 2, 3\)"):
+        check_samples(samples(x=np.zeros((40, 6), np.float32)), MODEL)
+    with pytest.raises(DataError, match=r"the model takes \(n, 2, any\)"):
+        check_samples(samples(x=np.zeros((40, 3, 3), np.float32)), interface(2, None, classes=4))
+    with pytest.raises(DataError, match="float64, the model takes float32"):
+        check_samples(samples(x=np.zeros((40, 2, 3))), MODEL)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 599])
+def test_values_that_are_not_finite(value, at):
+    bad = samples(600)
+    bad.x[at, 1, 2] = value
+    with pytest.raises(DataError, match=f"set: sample {at} has values that are not finite"):
+        check_samples(bad, MODEL)
+
+
+def test_copies_are_warned_of():
+    copied = samples()
+    copied.x[10:13] = copied.x[0]
+    (warning,) = check_samples(copied, MODEL)
+    assert "3 of 40 samples are copies" in warning
+
+
+def test_hardly_anything_but_one_sample():
+    copied = samples()
+    copied.x[3:] = copied.x[0]
+    with pytest.raises(DataError, match="set: 38 of 40 samples are the same"):
+        check_samples(copied, MODEL)
+
+
+def test_missing_classes_and_labels_are_warned_of():
+    assert check_samples(samples(y=np.arange(40) % 2), MODEL) == [
+        "set: 2 of 4 classes have no sample"
+    ]
+    unlabelled = Samples(samples().x, None, source="set")
+    (warning,) = check_samples(unlabelled, MODEL)
+    assert "no labels" in warning
+
+
+def test_sets_that_are_only_measured_on_may_be_small_and_alike():
+    few = samples(2, y=[1, 1])
+    few.x[1] = few.x[0]
+    assert check_samples(few, MODEL, for_learning=False) == []
+    few.x[1] = np.nan
+    with pytest.raises(DataError, match="not finite"):
+        check_samples(few, MODEL, for_learning=False)
+
+
+Y = np.arange(80) % 4
+
+
+def deciding(classes) -> np.ndarray:
+    return np.eye(4, dtype=np.float32)[classes]
+
+
+def correct_on(share: float) -> np.ndarray:
+    """Logits right on about ``share`` of every class, otherwise one class off."""
+    right = np.arange(80) // 4 < 20 * share
+    return deciding(np.where(right, Y, (Y + np.arange(80) // 4 % 3 + 1) % 4))
+
+
+def test_plausible_accuracy_is_returned():
+    check = check_accuracy(correct_on(0.9), Y, MODEL)
+    assert check.accuracy == 0.9
+    assert check.warnings == []
+
+
+def test_low_accuracy_is_warned_of():
+    check = check_accuracy(correct_on(0.5), Y, MODEL, source="set")
+    assert check.accuracy == 0.5
+    assert check.warnings == [
+        "set: the model's accuracy on it is only 50.0%; check preprocessing and labels"
+    ]
+
+
+def test_accuracy_near_chance_is_implausible():
+    x = np.array([0.0, 255.0])
+    with pytest.raises(DataError, match=r"accuracy of 40\.0% .* implausible") as caught:
+        check_accuracy(correct_on(0.4), Y, MODEL, source="set", x=x)
+    assert "(chance is 25.0%); wrong preprocessing (scale, mean, std, channel order)" in str(
+        caught.value
+    )
+    assert "input values range from 0 to 255" in str(caught.value)
+    assert check_accuracy(correct_on(0.45), Y, MODEL).accuracy == 0.45
+
+
+def test_chance_is_that_of_the_most_common_label():
+    y = np.where(np.arange(80) < 64, 0, Y)
+    with pytest.raises(DataError, match=r"chance is 85\.0%"):
+        check_accuracy(deciding(np.zeros(80, int)), y, MODEL)
+
+
+def test_constant_decisions_mean_preprocessing():
+    with pytest.raises(DataError, match="nearly every decision is class 2: wrong preprocessing"):
+        check_accuracy(deciding(np.full(80, 2)), Y, MODEL)
+
+
+def test_permuted_labels_are_told_with_their_folders():
+    permuted = np.array([1, 0, 3, 2])[Y]
+    with pytest.raises(DataError, match="the labels are in another order") as caught:
+        check_accuracy(deciding(permuted), Y, MODEL, class_names=("ant", "bee", "cat", "dog"))
+    assert "folder 'ant' (index 0) -> output 1, folder 'bee' (index 1) -> output 0" in str(
+        caught.value
+    )
+
+
+def test_permuted_labels_without_names():
+    shifted = interface(2, 3, classes=9)
+    y = np.arange(80) % 8
+    with pytest.raises(DataError, match=r"label 0 -> output 1, .* label 3 -> output 4, \.\.\.;"):
+        check_accuracy(np.eye(9)[y + 1], y, shifted)
+
+
+def test_required_minimum():
+    with pytest.raises(DataError, match=r"accuracy of 80\.0% on it is below the required 90\.0%"):
+        check_accuracy(correct_on(0.8), Y, MODEL, minimum=0.9)
+    assert check_accuracy(correct_on(0.9), Y, MODEL, minimum=0.9).accuracy == 0.9
+
+
+def test_logits_that_cannot_be_judged():
+    with pytest.raises(DataError, match=r"logits of shape \(80, 4\) for 3 labels"):
+        check_accuracy(correct_on(1), Y[:3], MODEL)
+    with pytest.raises(DataError, match="logits are not finite"):
+        check_accuracy(correct_on(1) * np.nan, Y, MODEL)
+    with pytest.raises(DataError, match="labels outside the model's classes 0 to 3"):
+        check_accuracy(correct_on(1), Y + 1, MODEL)
+    with pytest.raises(DataError, match="all samples are of one class"):
+        check_accuracy(correct_on(1), np.zeros(80, int), MODEL)
