@@ -1,21 +1,34 @@
-"""Checks on data that a model keeps outside its own file, and on the size of what it holds.
+"""Data that a model keeps outside its own file.
 
 A model names its external files itself, so those names are hostile until shown otherwise: a file
-is read only if it is a regular, singly linked file inside the model's own directory.
+is read only if it is a regular, singly linked file inside the model's own directory, and only as
+far as the model's tensors need it.
 """
 
 from __future__ import annotations
 
-import math
+import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 
 from mmbm_onnx.errors import ModelError
+from mmbm_onnx.graph.content import declared_bytes
 from mmbm_onnx.graph.walk import tensors
 
 _ADVICE = "keep a model's data files beside it as plain files (cp -L copies what links point to)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """The bytes of one tensor in a file."""
+
+    tensor: onnx.TensorProto
+    file: Path
+    offset: int
+    length: int
 
 
 def external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
@@ -23,101 +36,109 @@ def external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
 
     Raises:
         ModelError: A location is absolute, leaves the model's directory, is a link, is missing,
-            or is shorter than the model says.
+            or does not hold exactly what the tensor's dims and type need.
     """
-    found: dict[str, Path] = {}
-    for tensor in tensors(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            location, file = _check_location(tensor, path)
-            found[location] = file
-            _check_extent(tensor, file, path)
-    return tuple(found[name] for name in sorted(found))
+    return tuple(sorted({piece.file for piece in _pieces(proto, path)}))
 
 
-def _check_location(tensor: onnx.TensorProto, path: Path) -> tuple[str, Path]:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
+def external_bytes(proto: onnx.ModelProto, path: Path) -> int:
+    """How many bytes ``load_external_data`` would bring into memory.
+
+    Parts of a file that several tensors share count once for each.
+
+    Raises:
+        ModelError: As ``external_files``.
+    """
+    return sum(piece.length for piece in _pieces(proto, path))
+
+
+def load_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    """Bring the external data of the model at ``path`` into ``proto``, in place.
+
+    Raises:
+        ModelError: As ``external_files``, or a file cannot be read.
+    """
+    for piece in _pieces(proto, path):
+        try:
+            data = _read(piece)
+        except OSError as error:
+            raise ModelError(f"{piece.file}: cannot be read ({error.strerror})") from None
+        if len(data) != piece.length:
+            raise ModelError(f"{piece.file}: the file changed while it was read")
+        piece.tensor.raw_data = data
+        piece.tensor.ClearField("data_location")
+        del piece.tensor.external_data[:]
+
+
+def _read(piece: _Piece) -> bytes:
+    # A link put in place since the check is not followed, and a pipe not waited for.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    handle = os.open(piece.file, flags | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as stream:
+        stream.seek(piece.offset)
+        return stream.read(piece.length)
+
+
+def _pieces(proto: onnx.ModelProto, path: Path) -> list[_Piece]:
+    return [
+        _locate(tensor, path)
+        for tensor in tensors(proto)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
+
+
+def _locate(tensor: onnx.TensorProto, path: Path) -> _Piece:
     where = f"{path}: external data of tensor {tensor.name!r}"
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if len(entries) < len(tensor.external_data):
+        raise ModelError(f"{where} is described twice; the file is damaged")
+    if not all(isinstance(text, str) for pair in entries.items() for text in pair):
+        raise ModelError(f"{where} is described by text that is not UTF-8; the file is damaged")
+    file, size = _check_location(entries.get("location", ""), where, path)
+    needed = declared_bytes(tensor, path)
+    if needed is None:
+        raise ModelError(f"{where} is of a type that cannot be kept outside the model")
+    try:
+        offset = int(entries.get("offset") or 0)
+        length = int(entries["length"]) if entries.get("length") else needed
+    except ValueError:
+        raise ModelError(f"{where} has an offset or length that is not a number") from None
+    if offset < 0 or length < 0:
+        raise ModelError(f"{where} has a negative offset or length; the file is damaged")
+    if length != needed:
+        raise ModelError(
+            f"{where} has {length} bytes, its type and dims need {needed}; the file is damaged"
+        )
+    if offset + length > size:
+        raise ModelError(
+            f"{where} reaches past the end of {file.name} ({offset}+{length} of {size} bytes); "
+            "the file is truncated"
+        )
+    return _Piece(tensor, file, offset, length)
+
+
+def _check_location(location: str, where: str, path: Path) -> tuple[Path, int]:
+    """The file at a location and its size."""
     if not location or "\0" in location:
         raise ModelError(f"{where} names no file; {_ADVICE}")
     pure = PurePosixPath(location)
     windows = PureWindowsPath(location)
-    if pure.is_absolute() or windows.is_absolute() or windows.drive:
+    if pure.is_absolute() or windows.drive or windows.root:
         raise ModelError(f"{where} has an absolute path {location!r}; {_ADVICE}")
     if ".." in pure.parts or ".." in windows.parts:
         raise ModelError(f"{where} leaves the model's directory ({location!r}); {_ADVICE}")
     file = path.parent
-    for part in pure.parts:
-        file = file / part
-        if file.is_symlink():
-            raise ModelError(f"{where} is behind the symbolic link {location!r}; {_ADVICE}")
     try:
         status = file.stat()
-    except OSError:
+        for part in pure.parts:
+            file = file / part
+            status = file.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                raise ModelError(f"{where} is behind the symbolic link {location!r}; {_ADVICE}")
+    except (OSError, ValueError):
         raise ModelError(f"{where} is missing: {location!r}; {_ADVICE}") from None
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{where} is not a regular file: {location!r}; {_ADVICE}")
     if status.st_nlink > 1:
         raise ModelError(f"{where} is a hard link: {location!r}; {_ADVICE}")
-    return location, file
-
-
-def _check_extent(tensor: onnx.TensorProto, file: Path, path: Path) -> None:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    where = f"{path}: external data of tensor {tensor.name!r}"
-    size = file.stat().st_size
-    try:
-        offset = int(entries.get("offset") or 0)
-        length = int(entries["length"]) if entries.get("length") else size - offset
-    except ValueError:
-        raise ModelError(f"{where} has an offset or length that is not a number") from None
-    if offset < 0 or length < 0 or offset + length > size:
-        raise ModelError(
-            f"{where} reaches past the end of {file.name} ({offset}+{length} of {size} bytes)"
-        )
-    expected = _declared_bytes(tensor, path)
-    if expected is not None and length != expected:
-        raise ModelError(
-            f"{where} has {length} bytes, its type and dims need {expected}; the file is damaged"
-        )
-
-
-def check_tensor_sizes(proto: onnx.ModelProto, path: Path | str) -> None:
-    """Check that every tensor in the file holds exactly the data that its dims and type declare.
-
-    Neither ``onnx.load`` nor the checker does for raw data; ONNX Runtime would fail much later.
-
-    Raises:
-        ModelError: A tensor has negative dims, an unknown type, or too little or too much data.
-    """
-    for tensor in tensors(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            continue
-        expected = _declared_bytes(tensor, path)
-        if expected is None or not tensor.HasField("raw_data"):
-            continue
-        if len(tensor.raw_data) != expected:
-            raise ModelError(
-                f"{path}: tensor {tensor.name!r} holds {len(tensor.raw_data)} bytes, its type and "
-                f"dims need {expected}; the file is damaged"
-            )
-
-
-def _declared_bytes(tensor: onnx.TensorProto, path: Path | str) -> int | None:
-    if any(dim < 0 for dim in tensor.dims):
-        raise ModelError(f"{path}: tensor {tensor.name!r} has negative dims; the file is damaged")
-    if tensor.data_type == onnx.TensorProto.STRING:
-        return None
-    try:
-        itemsize: int = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (KeyError, TypeError, ValueError):
-        raise ModelError(
-            f"{path}: tensor {tensor.name!r} has an unknown element type {tensor.data_type}"
-        ) from None
-    four_bit = (onnx.TensorProto.UINT4, onnx.TensorProto.INT4, onnx.TensorProto.FLOAT4E2M1)
-    count: int = math.prod(tensor.dims)
-    if tensor.data_type in four_bit:
-        return (count + 1) // 2
-    if itemsize == 1 and tensor.data_type > onnx.TensorProto.FLOAT4E2M1:
-        return None  # packed types younger than this table
-    return count * itemsize
+    return file, status.st_size

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError
-from mmbm_onnx.graph.walk import (
-    STANDARD_DOMAINS,
-    ancestors,
-    attribute,
-    producers,
-    shape_of,
-    value_types,
-)
-from mmbm_onnx.types import Head, Interface
+from mmbm_onnx.graph.heads import Tail, behind_head
+from mmbm_onnx.graph.inference import infer
+from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_of, value_types
+from mmbm_onnx.types import Interface
 
-_FLOATS = {
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.BFLOAT16,
-}
+Types = Mapping[str, onnx.TypeProto]
 
 
 def find_interface(
@@ -37,7 +28,7 @@ def find_interface(
     """Find the one floating-point input with a batch axis and the tensor that holds the logits.
 
     The logits are looked for behind a final Softmax or LogSoftmax over the classes, since a
-    margin is measured before them (``DESIGN``: margin).
+    margin is measured before them.
 
     Args:
         proto: A checked model; not changed.
@@ -50,43 +41,27 @@ def find_interface(
             input, no batch axis, no output of shape (batch, classes), fewer than two classes.
         OptionError: A name does not exist, or several outputs qualify and none was named.
     """
-    types = _types(proto)
+    types = value_types(infer(proto).graph)
     source = _find_input(proto, input_name, label)
-    kind = source.type.tensor_type
-    if kind.elem_type not in _FLOATS:
-        name = onnx.TensorProto.DataType.Name(kind.elem_type)
-        raise ModelError(
-            f"{label}: input {source.name!r} is {name}; only floating-point inputs are supported"
-        )
-    shape = shape_of(source.type)
-    if shape is None or len(shape) < 2:
-        raise ModelError(f"{label}: input {source.name!r} has no batch axis (shape {shape})")
-
+    shape, dtype = _check_input(source, label)
     if logits_name is None:
-        output, logits, head = _find_logits(proto, types, label)
+        tail = _find_logits(proto, types, label)
     else:
-        output, logits, head = _named_logits(proto, types, logits_name, label)
-    if source.name not in ancestors(proto.graph, [logits]):
-        raise ModelError(f"{label}: {logits!r} does not depend on the input {source.name!r}")
+        tail = _named_logits(proto, types, logits_name, label)
+    if source.name not in ancestors(proto.graph, [tail.logits]):
+        raise ModelError(f"{label}: {tail.logits!r} does not depend on the input {source.name!r}")
+    classes = _classes(tail.logits, types, producers(proto.graph), label)
+    _check_output(tail, shape[0], classes, types, label)
     return Interface(
         input=source.name,
-        input_dtype=np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)),
-        input_shape=(shape[0], *shape[1:]),
+        input_dtype=dtype,
+        input_shape=shape,
         batch=shape[0],
-        output=output,
-        logits=logits,
-        classes=_classes(logits, types, producers(proto.graph), label),
-        head=head,
+        output=tail.output,
+        logits=tail.logits,
+        classes=classes,
+        head=tail.head,
     )
-
-
-def _types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    types = value_types(proto.graph)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:  # an unknown type is reported where it matters
-        return types
-    return {**types, **value_types(inferred.graph)}
 
 
 def _find_input(proto: onnx.ModelProto, input_name: str | None, label: str) -> onnx.ValueInfoProto:
@@ -111,113 +86,141 @@ def _find_input(proto: onnx.ModelProto, input_name: str | None, label: str) -> o
     return only
 
 
-def _find_logits(
-    proto: onnx.ModelProto, types: Mapping[str, onnx.TypeProto], label: str
-) -> tuple[str, str, Head]:
-    candidates = [
-        (output.name, *_behind_head(output.name, proto, types))
-        for output in proto.graph.output
-        if _looks_like_scores(output.name, types)
-    ]
-    distinct = {logits: (output, logits, head) for output, logits, head in reversed(candidates)}
-    if len(distinct) == 1:
-        return candidates[0]
-    if not candidates:
+def _check_input(
+    source: onnx.ValueInfoProto, label: str
+) -> tuple[tuple[int | None, ...], np.dtype[Any]]:
+    """Shape and element type of the input, if samples can be fed to it."""
+    where = f"{label}: input {source.name!r}"
+    if not source.type.HasField("tensor_type"):
+        raise ModelError(f"{where} is not a tensor; only floating-point tensors are supported")
+    element = source.type.tensor_type.elem_type
+    if element not in FLOATS:
+        names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+        kind = names.get(element, f"of unknown type {element}")
+        raise ModelError(f"{where} is {kind}; only floating-point inputs are supported")
+    shape = shape_of(source.type)
+    if shape is None or len(shape) < 2:
+        shown = "unknown" if shape is None else list(shape)
+        raise ModelError(
+            f"{where} has no batch axis (shape {shown}); export the model with one as axis 0"
+        )
+    return shape, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element))
+
+
+def _check_output(tail: Tail, batch: int | None, classes: int, types: Types, label: str) -> None:
+    shape = shape_of(types.get(tail.output))
+    if shape is None or len(shape) != 2:
+        return
+    if shape[1] is not None and shape[1] != classes:
+        raise OptionError(
+            f"{label}: {tail.logits!r} has {classes} columns, the output {tail.output!r} "
+            f"{shape[1]}; name the tensor that holds the logits with --logits"
+        )
+    if batch is not None and shape[0] is not None and shape[0] != batch:
+        raise ModelError(
+            f"{label}: the input holds {batch} samples, the output {tail.output!r} {shape[0]}; "
+            "export the model with the batch as axis 0 of both"
+        )
+
+
+def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
+    outputs = [info.name for info in proto.graph.output if _looks_like_scores(info.name, types)]
+    if not outputs:
         shapes = ", ".join(
-            f"{info.name} {list(shape_of(info.type) or [])}" for info in proto.graph.output
+            f"{info.name} {list(shape_of(types.get(info.name)) or [])}"
+            for info in proto.graph.output
         )
         raise ModelError(
             f"{label}: no output has shape (batch, classes) with at least 2 classes ({shapes}); "
-            "name the tensor that holds the logits with --logits"
+            "end the model with one, or name the tensor that holds the logits with --logits"
         )
-    names = ", ".join(output for output, _, _ in candidates)
-    raise OptionError(f"{label}: several outputs could be the logits ({names}); choose by --logits")
+    tails = [behind_head(output, proto, types) for output in outputs]
+    if len({tail.logits for tail in tails}) > 1:
+        raise OptionError(
+            f"{label}: several outputs could be the logits ({', '.join(outputs)}); "
+            "choose by --logits"
+        )
+    return _usable(tails[0], label)
 
 
-def _named_logits(
-    proto: onnx.ModelProto, types: Mapping[str, onnx.TypeProto], name: str, label: str
-) -> tuple[str, str, Head]:
+def _named_logits(proto: onnx.ModelProto, types: Types, name: str, label: str) -> Tail:
     made_by = producers(proto.graph)
     if name not in made_by:
         raise OptionError(f"{label}: no tensor named {name!r} in the graph{_hint(name, made_by)}")
-    shape = shape_of(types.get(name))
+    kind = types.get(name)
+    shape = shape_of(kind)
     if shape is not None and len(shape) != 2:
-        raise OptionError(f"{label}: {name!r} has shape {list(shape)}, logits are (batch, classes)")
-    for output in proto.graph.output:
-        found, head = _behind_head(output.name, proto, types)
-        if output.name == name and found != name:
-            return output.name, found, head  # the named output is probabilities
-        if found == name:
-            return output.name, name, head
-    for output in proto.graph.output:
-        if name in ancestors(proto.graph, [output.name]):
-            return output.name, name, "logits"
+        raise OptionError(
+            f"{label}: {name!r} has shape {list(shape)}, logits have shape (batch, classes)"
+        )
+    if kind is not None and kind.tensor_type.elem_type not in (0, *FLOATS):
+        raise OptionError(f"{label}: {name!r} is not floating point, so it holds no logits")
+    outputs = sorted(
+        (info.name for info in proto.graph.output),
+        key=lambda output: not _looks_like_scores(output, types),
+    )
+    for output in outputs:
+        tail = behind_head(output, proto, types)
+        if name in (output, tail.logits):
+            return _usable(tail, label)  # a named output may be probabilities
+    for output in outputs:
+        if name in ancestors(proto.graph, [output]):
+            return Tail(output, name, "logits")
     raise OptionError(f"{label}: no output of the graph depends on {name!r}")
 
 
-def _behind_head(
-    output: str, proto: onnx.ModelProto, types: Mapping[str, onnx.TypeProto]
-) -> tuple[str, Head]:
-    """The tensor before a final softmax (and Identity or Cast around it), and what it was."""
-    made_by = producers(proto.graph)
-    tensor = output
-    while (node := made_by.get(tensor)) is not None:
-        if node.domain not in STANDARD_DOMAINS:
-            break
-        if node.op_type in ("Identity", "Cast", "Dropout"):
-            tensor = node.input[0]
-            continue
-        if node.op_type in ("Softmax", "LogSoftmax") and attribute(node, "axis", -1) in (1, -1):
-            shape = shape_of(types.get(node.input[0]))
-            if shape is None or len(shape) == 2:
-                head: Head = "softmax" if node.op_type == "Softmax" else "log_softmax"
-                return node.input[0], head
-        break
-    return output, "logits"
+def _usable(tail: Tail, label: str) -> Tail:
+    if tail.problem:
+        raise ModelError(f"{label}: {tail.problem}")
+    return tail
 
 
-def _looks_like_scores(name: str, types: Mapping[str, onnx.TypeProto]) -> bool:
+def _looks_like_scores(name: str, types: Types) -> bool:
     kind = types.get(name)
     shape = shape_of(kind)
-    if kind is None or shape is None or kind.tensor_type.elem_type not in _FLOATS:
+    if kind is None or shape is None or kind.tensor_type.elem_type not in FLOATS:
         return False
     return len(shape) == 2 and (shape[1] is None or shape[1] >= 2)
 
 
-def _classes(
-    logits: str,
-    types: Mapping[str, onnx.TypeProto],
-    made_by: Mapping[str, onnx.NodeProto],
-    label: str,
-) -> int:
-    tensor = logits
-    for _ in range(16):
+def _classes(logits: str, types: Types, made_by: Mapping[str, onnx.NodeProto], label: str) -> int:
+    """Number of classes, from the shape of the logits or of the weights that compute them."""
+    stack, seen = [logits], set[str]()
+    while stack:
+        tensor = stack.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
         shape = shape_of(types.get(tensor))
         if shape is not None and len(shape) == 2 and shape[1] is not None:
-            if shape[1] < 2:
+            if tensor == logits and shape[1] < 2:
                 raise ModelError(f"{label}: {logits!r} has one column; at least 2 classes needed")
-            return shape[1]
+            if shape[1] >= 2:
+                return shape[1]
         node = made_by.get(tensor)
-        width = None if node is None else _width_of_weights(node, types)
+        if node is None:
+            continue
+        width = _width_of_weights(node, types)
         if width is not None and width >= 2:
             return width
-        if node is None or node.op_type not in ("Identity", "Cast", "Dropout", "Add"):
-            break
-        tensor = node.input[0]
+        if node.op_type in ("Identity", "Cast", "Dropout"):
+            stack.append(node.input[0])
+        elif node.op_type == "Add":
+            stack.extend(node.input)
     raise ModelError(
         f"{label}: the number of classes of {logits!r} is not in the file; run "
         "onnx.shape_inference.infer_shapes on it, or export it with a fixed number of classes"
     )
 
 
-def _width_of_weights(node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto]) -> int | None:
-    if node.op_type not in ("Gemm", "MatMul", "Add") or len(node.input) < 2:
+def _width_of_weights(node: onnx.NodeProto, types: Types) -> int | None:
+    if node.op_type not in ("Gemm", "MatMul") or len(node.input) < 2:
         return None
     shape = shape_of(types.get(node.input[1]))
-    if not shape:
+    if shape is None or len(shape) < 2:
         return None
     transposed = node.op_type == "Gemm" and attribute(node, "transB", 0)
-    return shape[0] if transposed else shape[-1]
+    return shape[-2] if transposed else shape[-1]
 
 
 def _hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:

@@ -24,12 +24,11 @@ def stamp(proto: onnx.ModelProto, entries: Mapping[str, str]) -> None:
     Entries of others stay as they are, before ours.
 
     Raises:
-        ValueError: A key is there already.
+        ValueError: A key is there already; nothing is written then.
     """
     present = {entry.key for entry in proto.metadata_props}
-    for key, value in entries.items():
+    for key in entries:
         if PREFIX + key in present:
             raise ValueError(f"metadata has {PREFIX + key!r} already")
-        entry = proto.metadata_props.add()
-        entry.key = PREFIX + key
-        entry.value = value
+    for key, value in entries.items():
+        proto.metadata_props.add(key=PREFIX + key, value=value)

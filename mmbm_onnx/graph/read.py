@@ -10,10 +10,12 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from mmbm_onnx.errors import ModelError
-from mmbm_onnx.graph.external import check_tensor_sizes, external_files
-from mmbm_onnx.graph.walk import standard_opset, tensors
+from mmbm_onnx.graph.content import check_tensor_sizes, check_text
+from mmbm_onnx.graph.external import external_bytes, external_files, load_external_data
+from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs, standard_opset, tensors
 
 LIMIT = 2**31 - 1  # bytes: the most a protobuf message may hold
+_LFS = b"version https://git-lfs.github.com/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +42,29 @@ class OnnxModel:
 def read_model(path: str | Path) -> OnnxModel:
     """Read an ONNX file, or a directory that holds exactly one, with its external data.
 
+    Sizes are checked before anything is read, so a model never takes more memory than a few times
+    the 2 GiB that a protobuf message may hold.
+
     Args:
         path: ``model.onnx``, or a directory with one ``*.onnx`` in it.
 
     Raises:
         ModelError: The file is missing, empty, not ONNX, damaged, invalid by ``onnx.checker``,
-            larger than 2 GiB, or its external data is not plain files in its own directory.
+            larger than 2 GiB, newer than the installed onnx, or its external data is not plain
+            files in its own directory.
     """
-    file = _resolve(Path(path))
     try:
+        file = _resolve(Path(path))
+        if file.stat().st_size > LIMIT:
+            raise _too_large(file)
         data = file.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise ModelError(f"{path}: cannot be read ({reason})") from None
     if not data:
         raise ModelError(f"{file}: the file is empty, not an ONNX model")
+    if data.startswith(_LFS):
+        raise ModelError(f"{file}: a Git LFS pointer, not the model itself; run git lfs pull")
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -63,19 +74,14 @@ def read_model(path: str | Path) -> OnnxModel:
         raise ModelError(f"{file}: not an ONNX model (it declares no IR version or graph)")
 
     digest = hashlib.sha256(data)
+    size = len(data)
     del data
     outside = external_files(proto, file)
-    if file.stat().st_size + sum(part.stat().st_size for part in outside) > LIMIT:
-        raise ModelError(f"{file}: models above 2 GiB are not supported")
+    if size + external_bytes(proto, file) > LIMIT:
+        raise _too_large(file)
     for part in outside:
-        with part.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    if outside:
-        try:
-            onnx.load_external_data_for_model(proto, str(file.parent))
-        except Exception as error:  # onnx raises many kinds here
-            raise ModelError(f"{file}: external data cannot be read ({_line(error)})") from None
+        _hash(part, digest)
+    load_external_data(proto, file)
     check_model(proto, file)
     return OnnxModel(proto, digest.hexdigest(), file)
 
@@ -89,6 +95,8 @@ def from_proto(proto: onnx.ModelProto) -> OnnxModel:
     """
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors(proto)):
         raise ModelError("model refers to external data; load it (onnx.load) or pass its path")
+    if proto.ByteSize() > LIMIT:
+        raise _too_large("model")
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     check_model(copy, "model")
@@ -100,32 +108,87 @@ def check_model(proto: onnx.ModelProto, label: Path | str) -> None:
     """Check a loaded model beyond what loading checks.
 
     Raises:
-        ModelError: ``onnx.checker`` objects, a tensor's data has the wrong size, or no standard
-            operator set is imported.
+        ModelError: ``onnx.checker`` objects, a tensor's data has the wrong size or is sparse, a
+            name is not text, the model is newer than the installed onnx, or no standard operator
+            set is imported.
     """
-    if standard_opset(proto.opset_import) is None:
-        raise ModelError(f"{label}: the model imports no version of the standard operator set")
+    check_text(proto, label)
+    _check_versions(proto, label)
+    _check_dense(proto, label)
     check_tensor_sizes(proto, label)
+    if proto.ByteSize() > LIMIT:
+        raise _too_large(label)
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{label}: not a valid ONNX model ({_line(error)})") from None
-    except ValueError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{label}: cannot be checked ({_line(error)})") from None
+
+
+def _check_versions(proto: onnx.ModelProto, label: Path | str) -> None:
+    known = f"the installed onnx {onnx.__version__} knows"
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{label}: has IR version {proto.ir_version}, {known} up to {onnx.IR_VERSION}; "
+            "upgrade onnx"
+        )
+    standard = {entry.version for entry in proto.opset_import if entry.domain in STANDARD_DOMAINS}
+    if len(standard) > 1:
+        raise ModelError(f"{label}: the model imports several versions of the standard operators")
+    opset = standard_opset(proto.opset_import)
+    if opset is None:
+        raise ModelError(f"{label}: the model imports no version of the standard operator set")
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ModelError(
+            f"{label}: uses operator set {opset}, {known} up to {newest}; upgrade onnx"
+        )
+
+
+def _check_dense(proto: onnx.ModelProto, label: Path | str) -> None:
+    bodies = [onnx.GraphProto(node=function.node) for function in proto.functions]
+    for top in (proto.graph, *bodies):
+        for _, graph in graphs(top):
+            names = [sparse.values.name for sparse in graph.sparse_initializer]
+            for node in graph.node:
+                for entry in node.attribute:
+                    if entry.HasField("sparse_tensor") or entry.sparse_tensors:
+                        names.append(node.output[0] if node.output else node.name)
+            if names:
+                raise ModelError(
+                    f"{label}: tensor {names[0]!r} is sparse, which is not supported; "
+                    "store it dense"
+                )
 
 
 def _resolve(path: Path) -> Path:
     if path.is_dir():
-        inside = sorted(path.glob("*.onnx"))
+        inside = sorted(file for file in path.glob("*.onnx") if file.is_file())
         if len(inside) != 1:
             found = f"{len(inside)} .onnx files" if inside else "no .onnx file"
             raise ModelError(f"{path}: the directory holds {found}; name the model file itself")
         return inside[0]
+    if path.is_symlink() and not path.exists():
+        raise ModelError(f"{path}: a symbolic link to a file that does not exist")
     if not path.exists():
         raise ModelError(f"{path}: no such file")
     if not path.is_file():
         raise ModelError(f"{path}: not a regular file")
     return path
+
+
+def _hash(file: Path, digest: hashlib._Hash) -> None:
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _too_large(label: Path | str) -> ModelError:
+    return ModelError(f"{label}: models above 2 GiB are not supported")
 
 
 def _line(error: Exception) -> str:

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from mmbm_onnx.graph.channels import channel_axis
-from mmbm_onnx.graph.walk import (
-    STANDARD_DOMAINS,
-    ancestors,
-    attribute,
-    constant_values,
-    graphs,
-    producers,
-    shape_of,
-    value_types,
-)
+from mmbm_onnx.graph import channels
+from mmbm_onnx.graph.gates import clip_limits, why_gate, why_not_relu6
+from mmbm_onnx.graph.inference import infer
+from mmbm_onnx.graph.scopes import Scope, outermost
+from mmbm_onnx.graph.walk import FLOATS, STANDARD_DOMAINS, ancestors, graphs, shape_of, tensors
 from mmbm_onnx.types import Site, Uncovered
 
-_FLOATS = (
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.BFLOAT16,
-)
 _LIMITED = frozenset({"HardSigmoid", "Sigmoid", "Softsign", "Tanh"})
 _OTHER_ACTIVATIONS = frozenset(
     {
@@ -46,8 +32,7 @@ _OTHER_ACTIVATIONS = frozenset(
         "ThresholdedRelu",
     }
 )
-_LOOPS = ("Loop/", "Scan/", "SequenceMap/")
-_GATE = "a gate (hard-sigmoid or hard-swish written out), limited by its own form"
+_ACTIVATIONS = frozenset({"Relu", "Clip"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,152 +59,121 @@ def find_sites(proto: onnx.ModelProto, *, logits: str | None = None) -> SiteRepo
         logits: Name of the logits tensor. When given, activations it does not depend on, and the
             logits themselves, are uncovered.
     """
-    types = _inferred_types(proto)
-    needed = ancestors(proto.graph, [logits]) if logits else None
-    outer: dict[str, onnx.NodeProto] = {}
-    repeated = _repeated_outputs(proto)
-    sites: list[Site] = []
-    uncovered: list[Uncovered] = []
-    for scope, graph in graphs(proto.graph):
-        outer.update(producers(graph))
-        types.update({name: kind for name, kind in value_types(graph).items() if scope})
-        constants = constant_values(graph)
-        for node in graph.node:
-            if node.domain not in STANDARD_DOMAINS or not node.output:
-                continue
-            if node.op_type in _LIMITED:
-                _note(uncovered, node, "limited by its own form")
-                continue
-            if node.op_type in _OTHER_ACTIVATIONS:
-                _note(uncovered, node, "only Relu and Clip used as ReLU6 take bounds")
-                continue
-            if node.op_type not in ("Relu", "Clip"):
-                continue
+    model = infer(proto)
+    search = _Search(model, logits)
+    scope = outermost(model)
+    channels.start(scope)
+    search.walk(scope)
+    search.uncovered.extend(_in_functions(model))
+    return SiteReport(tuple(search.sites), tuple(search.uncovered))
+
+
+class _Search:
+    """One walk over a model, in the order in which its nodes run."""
+
+    def __init__(self, model: onnx.ModelProto, logits: str | None) -> None:
+        self.sites: list[Site] = []
+        self.uncovered: list[Uncovered] = []
+        self._logits = logits
+        self._needed = ancestors(model.graph, [logits]) if logits else None
+        self._element = _only_float_type(model)
+        counts = Counter(
+            name for _, graph in graphs(model.graph) for node in graph.node for name in node.output
+        )
+        self._repeated = {name for name, count in counts.items() if count > 1}
+
+    def walk(self, scope: Scope) -> None:
+        for node in scope.graph.node:
+            for inner in scope.inner(node):
+                self.walk(inner)
+            channels.follow(node, scope)
+            if node.domain in STANDARD_DOMAINS and node.output and node.output[0]:
+                self._visit(node, scope)
+
+    def _visit(self, node: onnx.NodeProto, scope: Scope) -> None:
+        if node.op_type in _LIMITED:
+            self._note(node, "limited by its own form")
+        elif node.op_type in _OTHER_ACTIVATIONS:
+            self._note(node, "only Relu and Clip used as ReLU6 take bounds")
+        elif node.op_type in _ACTIVATIONS:
             upper: float | None = None
             if node.op_type == "Clip":
-                limits = _clip_limits(node, constants)
-                reason = _why_not_relu6(node, limits, outer, constants)
-                if reason:
-                    _note(uncovered, node, reason)
-                    continue
+                limits = clip_limits(node, scope)
+                reason = why_not_relu6(node, limits, scope)
                 upper = limits[1] if limits else None
-            reason = _why_not(node, scope, types, needed, logits, repeated)
+            else:
+                reason = why_gate(node, scope)
+            reason = reason or self._why_not(node, scope)
             if reason:
-                _note(uncovered, node, reason)
-                continue
-            sites.append(_site(node, scope, upper, types, outer))
-    for function in proto.functions:
-        for node in function.node:
-            if node.op_type == "Relu":
-                name = f"{function.domain}::{function.name}"
-                _note(uncovered, node, f"inside the local function {name}; inline it first")
-    return SiteReport(tuple(sites), tuple(uncovered))
+                self._note(node, reason)
+            else:
+                self.sites.append(self._site(node, scope, upper))
+
+    def _note(self, node: onnx.NodeProto, reason: str) -> None:
+        self.uncovered.append(Uncovered(node.output[0], node.op_type, reason))
+
+    def _element_type(self, node: onnx.NodeProto, scope: Scope) -> int:
+        for name in (node.output[0], node.input[0]):
+            kind = scope.types.get(name)
+            if kind is not None and kind.tensor_type.elem_type:
+                return kind.tensor_type.elem_type
+        return self._element
+
+    def _why_not(self, node: onnx.NodeProto, scope: Scope) -> str | None:
+        tensor = node.output[0]
+        element = self._element_type(node, scope)
+        if not element:
+            return "its element type cannot be told"
+        if element not in FLOATS:
+            return "its element type is not floating point"
+        if tensor in self._repeated:
+            return "its tensor name is used in several subgraphs"
+        if not scope.runs_once:
+            return f"inside {scope.name}, which may run many times"
+        if tensor == self._logits:
+            return "it carries the logits"
+        if self._needed is not None and tensor not in self._needed:
+            return "the logits do not depend on it"
+        return None
+
+    def _site(self, node: onnx.NodeProto, scope: Scope, upper: float | None) -> Site:
+        tensor = node.output[0]
+        shape = shape_of(scope.types.get(tensor))
+        if shape is None:  # an activation keeps the shape of its input
+            shape = shape_of(scope.types.get(node.input[0]))
+        axis = channels.channel_axis(tensor, scope)
+        kind: Literal["Relu", "Clip"] = "Clip" if node.op_type == "Clip" else "Relu"
+        return Site(
+            tensor=tensor,
+            kind=kind,
+            dtype=onnx.helper.tensor_dtype_to_np_dtype(self._element_type(node, scope)),
+            rank=None if shape is None else len(shape),
+            channel_axis=axis,
+            channels=None if shape is None or axis is None else shape[axis],
+            upper=upper,
+            scope=scope.name,
+        )
 
 
-def _note(uncovered: list[Uncovered], node: onnx.NodeProto, reason: str) -> None:
-    uncovered.append(Uncovered(node.output[0], node.op_type, reason))
+def _only_float_type(model: onnx.ModelProto) -> int:
+    """The floating-point type of all inputs and weights, 0 when there are several."""
+    found = {tensor.data_type for tensor in tensors(model) if tensor.data_type in FLOATS}
+    found |= {
+        info.type.tensor_type.elem_type
+        for info in model.graph.input
+        if info.type.tensor_type.elem_type in FLOATS
+    }
+    return found.pop() if len(found) == 1 else 0
 
 
-def _inferred_types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    types = value_types(proto.graph)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:  # types that cannot be inferred are unknown, which every reader handles
-        return types
-    for name, kind in value_types(inferred.graph).items():
-        types[name] = kind
-    for _, graph in graphs(inferred.graph):
-        types.update({info.name: info.type for info in graph.value_info})
-    return types
-
-
-def _repeated_outputs(proto: onnx.ModelProto) -> set[str]:
-    counts: Counter[str] = Counter()
-    for _, graph in graphs(proto.graph):
-        for node in graph.node:
-            counts.update(name for name in node.output if name)
-    return {name for name, count in counts.items() if count > 1}
-
-
-def _why_not(
-    node: onnx.NodeProto,
-    scope: str,
-    types: Mapping[str, onnx.TypeProto],
-    needed: set[str] | None,
-    logits: str | None,
-    repeated: set[str],
-) -> str | None:
-    tensor = node.output[0]
-    kind = types.get(tensor) or types.get(node.input[0])
-    if kind is not None and kind.tensor_type.elem_type not in (0, *_FLOATS):
-        return "its element type is not floating point"
-    if tensor in repeated:
-        return "its tensor name is used in several subgraphs"
-    if any(part in f"{scope}/" for part in _LOOPS):
-        return "inside a loop body, which runs once per step"
-    if tensor == logits:
-        return "it carries the logits"
-    if needed is not None and tensor not in needed:
-        return "the logits do not depend on it"
-    return None
-
-
-def _site(
-    node: onnx.NodeProto,
-    scope: str,
-    upper: float | None,
-    types: Mapping[str, onnx.TypeProto],
-    made_by: Mapping[str, onnx.NodeProto],
-) -> Site:
-    tensor = node.output[0]
-    kind = types.get(tensor) or types.get(node.input[0])
-    shape = shape_of(kind)
-    rank = None if shape is None else len(shape)
-    axis = channel_axis(tensor, rank, made_by, types)
-    element = kind.tensor_type.elem_type if kind is not None else 0
-    dtype: np.dtype[Any] = (
-        onnx.helper.tensor_dtype_to_np_dtype(element) if element else np.dtype(np.float32)
-    )
-    channels = None if shape is None or axis is None else shape[axis]
-    op = "Clip" if node.op_type == "Clip" else "Relu"
-    return Site(tensor, op, dtype, rank, axis, channels, upper, scope)  # type: ignore[arg-type]
-
-
-def _clip_limits(
-    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
-) -> tuple[float | None, float | None] | None:
-    """Lower and upper limit of a Clip, None for one that is not set; None when not constant."""
-    if attribute(node, "min") is not None or attribute(node, "max") is not None:
-        return attribute(node, "min"), attribute(node, "max")
-    limits: list[float | None] = []
-    for name in (*node.input[1:3], "", "")[:2]:
-        if not name:
-            limits.append(None)
-        elif name in constants:
-            limits.append(float(numpy_helper.to_array(constants[name]).reshape(-1)[0]))
-        else:
-            return None
-    return limits[0], limits[1]
-
-
-def _why_not_relu6(
-    node: onnx.NodeProto,
-    limits: tuple[float | None, float | None] | None,
-    made_by: Mapping[str, onnx.NodeProto],
-    constants: Mapping[str, onnx.TensorProto],
-) -> str | None:
-    if limits is None:
-        return "its limits are not constants"
-    low, high = limits
-    if low != 0:
-        return "a Clip whose lower limit is not 0"
-    if high is not None and high <= 1:
-        return _GATE if high > 0 else "a Clip whose upper limit is not above 0"
-    before = made_by.get(node.input[0])
-    if before is not None and before.op_type == "Add" and _has_scalar(before.input, constants):
-        return _GATE
-    return None
-
-
-def _has_scalar(names: Iterable[str], constants: Mapping[str, onnx.TensorProto]) -> bool:
-    return any(int(np.prod(constants[name].dims)) == 1 for name in names if name in constants)
+def _in_functions(model: onnx.ModelProto) -> Iterator[Uncovered]:
+    for function in model.functions:
+        name = f"{function.domain}::{function.name}"
+        body = onnx.GraphProto(node=function.node)
+        for _, graph in graphs(body):
+            for node in graph.node:
+                if node.domain not in STANDARD_DOMAINS or not node.output:
+                    continue
+                if node.op_type in _ACTIVATIONS | _OTHER_ACTIVATIONS:
+                    reason = f"inside the local function {name}; inline it first"
+                    yield Uncovered(node.output[0], node.op_type, reason)

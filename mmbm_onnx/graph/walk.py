@@ -10,17 +10,33 @@ import onnx
 from onnx import numpy_helper
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+FLOATS = (
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+)
 
 
 def graphs(graph: onnx.GraphProto, scope: str = "") -> Iterator[tuple[str, onnx.GraphProto]]:
     """``graph`` and every subgraph below it, each with its scope (see ``types.Site.scope``)."""
     yield scope, graph
     for node in graph.node:
-        for attribute in node.attribute:
-            label = f"{node.name or node.op_type}/{attribute.name}"
-            inner = f"{scope}/{label}" if scope else label
-            for subgraph in subgraphs(attribute):
-                yield from graphs(subgraph, inner)
+        for entry, subgraph in inner_graphs(node):
+            yield from graphs(subgraph, inner_scope(scope, node, entry))
+
+
+def inner_graphs(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
+    """The subgraphs that a node holds, each with the name of its attribute."""
+    for entry in node.attribute:
+        for subgraph in subgraphs(entry):
+            yield entry.name, subgraph
+
+
+def inner_scope(scope: str, node: onnx.NodeProto, attribute_name: str) -> str:
+    """Scope of a subgraph of ``node``, which itself lives in ``scope``."""
+    label = f"{node.name or node.op_type}/{attribute_name}"
+    return f"{scope}/{label}" if scope else label
 
 
 def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
@@ -33,30 +49,40 @@ def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every TensorProto in the model: initializers and attributes, subgraphs and functions too."""
-    for _, graph in graphs(proto.graph):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield sparse.values
-            yield sparse.indices
-        yield from _attribute_tensors(graph.node)
+    """Every TensorProto in the model: initializers and attributes, of subgraphs, functions and
+    training graphs too, the two halves of sparse tensors included."""
+    yield from _graph_tensors(proto.graph)
+    for training in proto.training_info:
+        yield from _graph_tensors(training.initialization)
+        yield from _graph_tensors(training.algorithm)
     for function in proto.functions:
-        yield from _attribute_tensors(function.node)
-        for node in function.node:
-            for attribute in node.attribute:
-                for top in subgraphs(attribute):
-                    for _, graph in graphs(top):
-                        yield from graph.initializer
-                        yield from _attribute_tensors(graph.node)
+        yield from _attribute_tensors(function.attribute_proto)
+        yield from _node_tensors(function.node)
 
 
-def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     for node in nodes:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-            elif attribute.type == onnx.AttributeProto.TENSORS:
-                yield from attribute.tensors
+        yield from _attribute_tensors(node.attribute)
+
+
+def _attribute_tensors(
+    attributes: Iterable[onnx.AttributeProto],
+) -> Iterator[onnx.TensorProto]:
+    for entry in attributes:
+        if entry.HasField("t"):
+            yield entry.t
+        yield from entry.tensors
+        for sparse in (entry.sparse_tensor, *entry.sparse_tensors):
+            yield from (part for part in (sparse.values, sparse.indices) if part.ByteSize())
+        for graph in (entry.g, *entry.graphs):
+            yield from _graph_tensors(graph)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
@@ -73,8 +99,11 @@ def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 
 def constant_values(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Tensors of known value in this graph: initializers that are not also inputs overridable
-    at run time are not told apart, since a classifier's weights of IR 3 are all such inputs."""
+    """Tensors of known value in this graph: its initializers and the outputs of its Constants.
+
+    An initializer that is also a graph input could be replaced at run time; it counts as known
+    all the same, since in IR 3 every weight is such an input.
+    """
     values = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in STANDARD_DOMAINS:
@@ -109,7 +138,10 @@ def value_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
 
 
 def shape_of(kind: onnx.TypeProto | None) -> tuple[int | None, ...] | None:
-    """Shape in a type: None for an axis of any length; None for the whole when it is unknown."""
+    """Shape in a type: None for an axis of any length; None for the whole when it is unknown.
+
+    Zero and negative lengths, which some exporters write for "any", count as any length.
+    """
     if kind is None or not kind.HasField("tensor_type"):
         return None
     if not kind.tensor_type.HasField("shape"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 from mmbm_onnx.errors import OutputError
+
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK)
 
 
 def check_targets(
@@ -20,16 +23,16 @@ def check_targets(
     """Check early that ``targets`` can be written, so that no hour of work ends in a refusal.
 
     Raises:
-        OutputError: Two targets are the same file, a target is an input, a directory, exists
-            without ``force``, or its directory is missing or not writable.
+        OutputError: Two targets are the same file, a target is an input, a directory or device,
+            exists without ``force``, or its directory is missing or not writable.
     """
-    seen: dict[Path, Path] = {}
-    sources = {path.resolve() for path in inputs}
+    seen: set[Path] = set()
+    sources = {_resolved(path) for path in inputs}
     for target in targets:
-        resolved = target.resolve()
+        resolved = _resolved(target)
         if resolved in seen:
             raise OutputError(f"{target}: two outputs would be written to the same file")
-        seen[resolved] = target
+        seen.add(resolved)
         if resolved in sources:
             raise OutputError(f"{target}: the output would overwrite an input; choose another name")
         parent = target.parent
@@ -39,104 +42,200 @@ def check_targets(
             raise OutputError(f"{target}: the directory {parent} is not writable")
         if target.is_dir():
             raise OutputError(f"{target}: is a directory, not a file")
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{target}: is not a regular file, so it cannot be replaced")
         if not force and os.path.lexists(target):
             raise OutputError(f"{target}: exists already; use --force to overwrite it")
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # link loops, NUL bytes
+        raise OutputError(f"{str(path)!r}: is not a usable file name") from None
 
 
 def write_files(files: Mapping[Path, bytes], *, force: bool = False) -> None:
     """Write every file or none.
 
     Contents go to unnamed temporary files (named ones where the system has no O_TMPFILE) in the
-    targets' own directories first and get their names only when all are on disk, with signals
-    held back meanwhile. A failure restores what was there before.
+    targets' own directories first and get their names only when all are on disk, with interrupts
+    held back meanwhile. A failure restores what was there before. A target that is a symbolic
+    link is replaced by a file; what it points to stays as it is. Permissions follow the umask.
+
+    Only a SIGKILL or a power cut within the few microseconds between the first and the last name
+    can leave the first of several files alone; a file is never there in part.
 
     Raises:
         OutputError: As ``check_targets``, or the system refuses (disk full, ...).
     """
     check_targets(list(files), force=force)
-    staged: list[tuple[Path, _Staged]] = []
-    current = next(iter(files), Path())
+    staged: list[_Staged] = []
     try:
         for target, content in files.items():
-            current = target
-            staged.append((target, _Staged(target.parent, content)))
-        with _signals_held():
+            staged.append(_Staged(target, content))
+        with _interrupts_held():
             _move_into_place(staged, force=force)
-    except OSError as error:
-        raise OutputError(f"{current}: cannot be written ({error.strerror})") from None
     finally:
-        for _, stage in staged:
+        for stage in staged:
             stage.close()
 
 
 class _Staged:
     """Contents on disk, in the target's directory, without the target's name."""
 
-    def __init__(self, directory: Path, content: bytes) -> None:
-        self._name: str | None = None
+    def __init__(self, target: Path, content: bytes) -> None:
+        self.target = target
+        self._name: Path | None = None
         self._fd = -1
-        if hasattr(os, "O_TMPFILE"):
-            with contextlib.suppress(OSError):  # not every file system has it
-                self._fd = os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o666)
-        if self._fd < 0:
-            self._fd, self._name = tempfile.mkstemp(prefix=".mmbm-", dir=directory)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(self._name).chmod(0o666 & ~umask)
         try:
+            self._open()
             view = memoryview(content)
             while view:
                 view = view[os.write(self._fd, view) :]
             os.fsync(self._fd)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError):
+                raise _failure(target, error) from None
             raise
 
+    def _open(self) -> None:
+        if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
+            with contextlib.suppress(OSError):  # not every file system has it
+                self._fd = os.open(self.target.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
+                return
+        name = self.target.parent / f".mmbm-{secrets.token_hex(8)}"
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+        self._fd = os.open(name, flags, 0o666)
+        self._name = name
+
     def link(self, name: Path) -> None:
-        """Give the contents a name that must not exist yet."""
+        """Give the contents a name that must not exist yet.
+
+        Raises:
+            OSError: The system refuses, or the name exists.
+        """
         if self._name is None:
             os.link(f"/proc/self/fd/{self._fd}", name, follow_symlinks=True)
-        else:
+            return
+        try:
             os.link(self._name, name)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            try:
+                self._name.replace(name)
+            except BaseException:
+                name.unlink(missing_ok=True)
+                raise
+
+    def is_at(self, name: Path) -> bool:
+        """Whether the file of that name is this one."""
+        try:
+            return os.path.samestat(name.lstat(), os.fstat(self._fd))
+        except OSError:
+            return False
 
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
         if self._name is not None:
-            Path(self._name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._name.unlink(missing_ok=True)
             self._name = None
 
 
-def _move_into_place(staged: Sequence[tuple[Path, _Staged]], *, force: bool) -> None:
-    done: list[tuple[Path, Path | None]] = []  # target, where its former content is kept
-    try:
-        for target, stage in staged:
-            if force and os.path.lexists(target):
-                token = secrets.token_hex(4)
-                kept = target.with_name(f".{target.name}.{token}.old")
-                fresh = target.with_name(f".{target.name}.{token}.new")
-                stage.link(fresh)
+class _Move:
+    """One target on its way from its former content to the new one."""
+
+    def __init__(self, stage: _Staged, *, force: bool) -> None:
+        self.stage = stage
+        self.target = stage.target
+        self._fresh: Path | None = None
+        self._kept: Path | None = None
+        self._replaces = force and os.path.lexists(self.target)
+
+    def prepare(self) -> None:
+        """Give the new content a name beside the target, and the former one a second name."""
+        if not self._replaces:
+            return
+        token = secrets.token_hex(4)
+        fresh = self.target.with_name(f".mmbm-{token}.new")
+        self.stage.link(fresh)
+        self._fresh = fresh
+        kept = self.target.with_name(f".mmbm-{token}.old")
+        try:
+            os.link(self.target, kept, follow_symlinks=False)
+        except NotImplementedError:
+            self.target.rename(kept)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            self.target.rename(kept)
+        self._kept = kept
+
+    def commit(self) -> None:
+        if self._fresh is not None:
+            self._fresh.replace(self.target)
+            self._fresh = None
+        else:
+            self.stage.link(self.target)
+
+    def undo(self) -> None:
+        """Restore what was there; what others put there meanwhile stays.
+
+        Raises:
+            OutputError: The system refuses; the former content keeps its second name.
+        """
+        if self._kept is not None:
+            if self.stage.is_at(self.target) or not os.path.lexists(self.target):
                 try:
-                    os.link(target, kept, follow_symlinks=False)
-                    done.append((target, kept))
-                    fresh.replace(target)
-                finally:
-                    fresh.unlink(missing_ok=True)
-            else:
-                stage.link(target)
-                done.append((target, None))
-    except BaseException:
-        for target, former in reversed(done):
-            if former is None:
-                target.unlink(missing_ok=True)
-            else:
-                former.replace(target)
+                    self._kept.replace(self.target)
+                except OSError as error:
+                    raise OutputError(
+                        f"{self.target}: cannot be restored ({error.strerror}); its former "
+                        f"content is in {self._kept}"
+                    ) from None
+        elif not self._replaces and self.stage.is_at(self.target):
+            self.target.unlink()
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the names that only this move needed."""
+        for name in (self._fresh, self._kept):
+            if name is not None:
+                # Renaming between two names of the same file does nothing, so undo() needs this.
+                with contextlib.suppress(OSError):
+                    name.unlink(missing_ok=True)
+        self._fresh = self._kept = None
+
+
+def _move_into_place(staged: Sequence[_Staged], *, force: bool) -> None:
+    moves = [_Move(stage, force=force) for stage in staged]
+    current = moves[0].target if moves else Path()
+    try:
+        for step in (_Move.prepare, _Move.commit):
+            for move in moves:
+                current = move.target
+                step(move)
+    except BaseException as error:
+        stuck: list[OutputError] = []
+        for move in reversed(moves):
+            try:
+                move.undo()
+            except OutputError as problem:
+                stuck.append(problem)
+        if stuck:
+            raise stuck[0] from error
+        if isinstance(error, OSError):
+            raise _failure(current, error) from None
         raise
-    for _, former in done:
-        if former is not None:
-            former.unlink()
-    for directory in {target.parent for target, _ in staged}:
+    for move in moves:
+        move.forget()
+    for directory in {move.target.parent for move in moves}:
         with contextlib.suppress(OSError):
             handle = os.open(directory, os.O_RDONLY)
             try:
@@ -145,16 +244,35 @@ def _move_into_place(staged: Sequence[tuple[Path, _Staged]], *, force: bool) -> 
                 os.close(handle)
 
 
+def _failure(target: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(f"{target}: cannot be written ({reason}); no file was written")
+
+
 @contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    if not hasattr(signal, "pthread_sigmask") or (
-        threading.current_thread() is not threading.main_thread()
-    ):
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C and requests to end back until the block is done.
+
+    Handlers, not a signal mask: a mask holds for one thread, and libraries have threads of their
+    own that the system may choose to deliver to.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    pending: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pending.append(number)
+
+    before = {}
     try:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not None:
+                before[number] = signal.signal(number, note)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in pending:
+            signal.raise_signal(number)

@@ -1,0 +1,83 @@
+"""What lies between the logits and the output: a softmax, and steps that change no value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from mmbm_onnx.graph.walk import (
+    STANDARD_DOMAINS,
+    attribute,
+    producers,
+    shape_of,
+    standard_opset,
+)
+from mmbm_onnx.types import Head
+
+_SAME_VALUE = frozenset({"Cast", "Dropout", "Identity"})
+_OTHER_SHAPE = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a classifier.
+
+    Attributes:
+        output: Name of the graph output.
+        logits: Name of the tensor before the softmax; ``output`` itself without one.
+        head: What the softmax was.
+        problem: Why it cannot be worked with, or None.
+    """
+
+    output: str
+    logits: str
+    head: Head
+    problem: str | None = None
+
+
+def behind_head(output: str, proto: onnx.ModelProto, types: Mapping[str, onnx.TypeProto]) -> Tail:
+    """Look behind a final Softmax or LogSoftmax, and Identity, Cast, Flatten, ... around it.
+
+    Before opset 13 a softmax flattens its input to two axes at ``axis`` (default 1), which for
+    two axes is the same; from 13 on it works along one axis (default -1).
+    """
+    made_by = producers(proto.graph)
+    tensor = output
+    while (node := made_by.get(tensor)) is not None and node.domain in STANDARD_DOMAINS:
+        if node.op_type in _SAME_VALUE or node.op_type in _OTHER_SHAPE:
+            tensor = node.input[0]
+            continue
+        if node.op_type not in ("Softmax", "LogSoftmax"):
+            break
+        head: Head = "softmax" if node.op_type == "Softmax" else "log_softmax"
+        tail = Tail(output, node.input[0], head)
+        return Tail(output, node.input[0], head, _problem(node, tail, proto, types))
+    return Tail(output, output, "logits")
+
+
+def _problem(
+    node: onnx.NodeProto,
+    tail: Tail,
+    proto: onnx.ModelProto,
+    types: Mapping[str, onnx.TypeProto],
+) -> str | None:
+    shape = shape_of(types.get(tail.logits))
+    if shape is None:
+        return None
+    what = f"the {node.op_type} before the output {tail.output!r}"
+    if len(shape) != 2:
+        return (
+            f"{what} works on shape {list(shape)}, not (batch, classes); "
+            "flatten its input in the model"
+        )
+    opset = standard_opset(proto.opset_import) or 1
+    axis = attribute(node, "axis", -1 if opset >= 13 else 1)
+    if axis not in (1, -1):
+        return f"{what} runs over axis {axis}, which mixes the samples of a batch"
+    after = shape_of(types.get(tail.output))
+    columns = after[1] if after is not None and len(after) == 2 else None
+    if columns is not None and shape[1] is not None and columns != shape[1]:
+        return f"{what} works on {shape[1]} columns, the output has {columns}"
+    return None

@@ -1,0 +1,106 @@
+"""Types of every tensor, inferred from the graph and not believed from the file.
+
+A file may declare types of its inner tensors (``value_info``). After an edit they are often
+stale, and ONNX shape inference prefers a declared type to its own result. So inference runs
+without them; what the file declares only fills in what could not be inferred.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+
+from mmbm_onnx.graph.walk import graphs, value_types
+
+_KEEP = 1024  # elements: larger initializers are weights, whose values no shape depends on
+
+
+def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of the model with ``value_info`` filled in, subgraphs too, and large weights emptied.
+
+    Nodes and their order, inputs, outputs and small constants are the model's. Tensors whose type
+    cannot be told have none.
+
+    Args:
+        proto: A checked model; not changed.
+    """
+    declared = _skeleton(proto)
+    bare = onnx.ModelProto()
+    bare.CopyFrom(declared)
+    stated = False
+    for _, graph in graphs(bare.graph):
+        stated = stated or bool(graph.value_info)
+        del graph.value_info[:]
+    inferred = _infer(bare)
+    if stated:
+        believed = _infer(declared)
+        for (_, graph), (_, other) in zip(
+            graphs(inferred.graph), graphs(believed.graph), strict=True
+        ):
+            _fill(graph, other)
+    return inferred
+
+
+def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception:  # the declared types remain, and unknown ones are handled where they matter
+        return proto
+
+
+def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
+    light = onnx.ModelProto(ir_version=proto.ir_version)
+    light.opset_import.extend(proto.opset_import)
+    light.functions.extend(proto.functions)
+    graph = light.graph
+    graph.name = proto.graph.name
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    graph.value_info.extend(proto.graph.value_info)
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= _KEEP:
+            graph.initializer.append(tensor)
+        else:
+            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    return light
+
+
+def _fill(graph: onnx.GraphProto, declared: onnx.GraphProto) -> None:
+    """Complete the inner types of ``graph`` from those declared: whole types and unknown axes."""
+    known = value_types(graph)
+    infos = {info.name: info.type for info in graph.value_info}
+    for info in declared.value_info:
+        if info.name not in known:
+            _forget_symbols(graph.value_info.add(name=info.name, type=info.type).type)
+        elif info.name in infos:
+            _fill_type(infos[info.name], info.type)
+
+
+def _fill_type(kind: onnx.TypeProto, declared: onnx.TypeProto) -> None:
+    if not kind.HasField("tensor_type") or not declared.HasField("tensor_type"):
+        return
+    tensor, other = kind.tensor_type, declared.tensor_type
+    if not tensor.elem_type:
+        tensor.elem_type = other.elem_type
+    if not other.HasField("shape"):
+        return
+    if not tensor.HasField("shape"):
+        tensor.shape.CopyFrom(other.shape)
+        _forget_symbols(kind)
+    elif len(tensor.shape.dim) == len(other.shape.dim):
+        for dim, stated in zip(tensor.shape.dim, other.shape.dim, strict=True):
+            if not dim.HasField("dim_value") and _unnamed(dim) and stated.HasField("dim_value"):
+                dim.dim_value = stated.dim_value
+
+
+def _forget_symbols(kind: onnx.TypeProto) -> None:
+    # Symbols that inference invents are unique within one run only.
+    for dim in kind.tensor_type.shape.dim:
+        if _unnamed(dim):
+            dim.ClearField("dim_param")
+
+
+def _unnamed(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    return not dim.dim_param or dim.dim_param.startswith("unk__")
