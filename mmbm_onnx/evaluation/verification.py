@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from mmbm_onnx.data import check_accuracy
 from mmbm_onnx.errors import DataError, OptionError
 from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
 from mmbm_onnx.evaluation.gates import Gate
@@ -18,6 +21,8 @@ from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.walk import shape_of
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import Interface, Samples
+
+__all__ = ["Limits", "Measurements", "VerifiedFile", "VerifyResult", "verify_graphs"]
 
 SCHEMA = "mmbm-onnx/verify-report"
 VERSION = 1
@@ -105,6 +110,7 @@ def verify_graphs(
     provider: str | None = None,
     threads: int | None = None,
     batch_size: int = 64,
+    plausible: bool = True,
     warnings: Sequence[str] = (),
 ) -> VerifyResult:
     """Run the graphs in ONNX Runtime and judge the hardened one, and the detector, by gates.
@@ -116,8 +122,7 @@ def verify_graphs(
         original: The model that was hardened.
         hardened: The graph with bounds.
         samples: Clean samples; with ``y`` accuracy is judged, otherwise agreement with the
-            original's decisions. That the original's own accuracy is plausible is the caller's
-            to check (``data.check_accuracy``).
+            original's decisions.
         detector: The detector graph.
         triggered: Triggered samples with true labels ``y`` and the attacker's class ``target``.
         limits: What is asked for; None for the defaults.
@@ -125,11 +130,14 @@ def verify_graphs(
         provider: ONNX Runtime's execution provider; None is the CPU.
         threads: Threads within one operator; None lets ONNX Runtime choose.
         batch_size: Samples at a time where the model leaves it open.
+        plausible: Whether to stop when the original's own accuracy is implausible, as with the
+            wrong preprocessing (``data.check_accuracy``): nothing would be told by a drop from it.
         warnings: Lines to hand through to the result.
 
     Raises:
         OptionError: A limit lacks what it is measured on (a detector, a triggered set).
-        DataError: The triggered set lacks ``y`` or ``target``, or a set is empty.
+        DataError: The triggered set lacks ``y`` or ``target``, a set is empty, or the original's
+            accuracy is implausible.
         ModelError: ONNX Runtime refuses a graph.
         RuntimeMissingError: ONNX Runtime or the provider is missing.
     """
@@ -149,6 +157,8 @@ def verify_graphs(
         return Answers(*asked), session.providers
 
     base, providers = answer(original)
+    if plausible:
+        warnings = [*warnings, *_check_plausible(base, samples, interface)]
     before = original_figures(base, samples, triggered)
     gates, bounds = structure_gates("hardened", original, hardened)
     after: dict[str, Figures] = {}
@@ -198,6 +208,22 @@ def _check_options(limits: Limits, detector: OnnxModel | None, triggered: Sample
     if triggered is not None and (triggered.y is None or triggered.target is None):
         missing = "true labels 'y'" if triggered.y is None else "the attacker's class 'target'"
         raise DataError(f"{triggered.source}: a triggered set needs {missing} of each sample")
+
+
+def _check_plausible(base: Answers, samples: Samples, interface: Interface) -> list[str]:
+    if samples.y is None:
+        return []
+    scores = base.clean.scores
+    if scores.ndim == 1:  # the model ends in ArgMax
+        scores = np.eye(interface.classes, dtype=np.float32)[base.clean.classes]
+    return check_accuracy(
+        scores,
+        samples.y,
+        interface,
+        x=samples.x,
+        class_names=samples.class_names,
+        source=samples.source,
+    ).warnings
 
 
 def _counted(triggered: Samples | None) -> int:

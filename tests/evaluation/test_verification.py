@@ -219,3 +219,12 @@ def test_a_triggered_set_needs_labels_and_targets(part: str) -> None:
     incomplete = replace(TRIGGERED, **{part: None})
     with pytest.raises(DataError, match=rf"triggered\.npz: .*'{part}'"):
         verify(triggered=incomplete)
+
+
+def test_an_original_that_does_not_know_the_clean_set_stops_the_verification() -> None:
+    assert CLEAN.y is not None
+    shuffled = replace(CLEAN, y=np.random.default_rng(0).permutation(CLEAN.y))
+    with pytest.raises(DataError, match="implausible"):
+        verify(samples=shuffled)
+    unchecked = verify(samples=shuffled, plausible=False)
+    assert unchecked.measurements.original.accuracy is not None

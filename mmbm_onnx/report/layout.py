@@ -1,0 +1,57 @@
+"""Aligned plain text for terminals and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+NAME_WIDTH = 44
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Columns padded to their widest cell, two blanks between them.
+
+    Args:
+        headers: One per column.
+        rows: Cells, as many per row as headers.
+        align: ``l`` or ``r`` per column.
+
+    Raises:
+        ValueError: A row or ``align`` has another number of columns.
+    """
+    if len(align) != len(headers) or any(len(row) != len(headers) for row in rows):
+        raise ValueError(f"a table of {len(headers)} columns has a row or alignment of others")
+    lines = [list(headers), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headers))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(line, widths, align, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def pairs(items: Sequence[tuple[str, str]]) -> str:
+    """Names and values, the values aligned; pairs without a value are left out."""
+    shown = [(name, value) for name, value in items if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
+
+
+def shorten(text: str, width: int = NAME_WIDTH) -> str:
+    """``text`` with its middle left out where it is too long, line breaks and controls replaced."""
+    line = "".join(char if char.isprintable() else "?" for char in text)
+    if len(line) <= width:
+        return line
+    tail = (width - 3) * 2 // 3
+    return f"{line[: width - 3 - tail]}...{line[-tail:]}"
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent, ``-`` for None."""
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def number(value: float | None) -> str:
+    """A figure in four digits, ``-`` for None."""
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,163 @@
+"""The pieces of a harden report, each filled in by whoever measured it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mmbm_onnx.types import Granularity, Site
+
+LIBRARIES = ("numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "onnxruntime-gpu", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class CleanSet:
+    """The trusted samples and how they were used.
+
+    Attributes:
+        source: What they were read from.
+        samples: Number of samples.
+        fit: Number of them that bounds were learned from.
+        calibration: Number of the others, for the null and the gates.
+        classes: Number of classes that occur, by label, or by the original's decisions.
+        class_names: Names of the classes in index order; may be empty.
+        has_labels: Whether they came with labels.
+        preprocessing: ``Preprocessing.describe()``, or None for samples taken as they are.
+    """
+
+    source: str
+    samples: int
+    fit: int
+    calibration: int
+    classes: int
+    class_names: tuple[str, ...]
+    has_labels: bool
+    preprocessing: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedSite:
+    """A site with a summary of its bounds, in the unit of the activation.
+
+    Attributes:
+        site: The site.
+        bounds: Number of its bounds: its channels, or 1.
+        bound_min: Smallest bound.
+        bound_median: Median bound.
+        bound_max: Largest bound.
+        clean_max: Largest activation on the calibration split.
+        share_above: Share of the calibration split's activations above their bound, a fraction.
+    """
+
+    site: Site
+    bounds: int
+    bound_min: float
+    bound_median: float
+    bound_max: float
+    clean_max: float
+    share_above: float
+
+
+def summarize_site(
+    site: Site, bound: npt.NDArray[Any], *, clean_max: float, share_above: float
+) -> BoundedSite:
+    """Summary of one site's bounds, shape ``(channels,)`` or ``()``."""
+    values = np.asarray(bound, np.float64).reshape(-1)
+    return BoundedSite(
+        site=site,
+        bounds=values.size,
+        bound_min=float(values.min()),
+        bound_median=float(np.median(values)),
+        bound_max=float(values.max()),
+        clean_max=float(clean_max),
+        share_above=float(share_above),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorPart:
+    """How the detector decides.
+
+    Attributes:
+        false_positive_rate_requested: What was asked for, a fraction.
+        false_positive_rate_measured: Share of clean samples flagged, a fraction.
+        measured_on: How: ``"leave-one-out"`` on the calibration split, each sample against the
+            null of the others, or ``"calibration"``, all against the null they make themselves.
+        null: ``"conformal"`` (distribution-free) or ``"gaussian"`` (the tail of a normal
+            distribution, where the calibration split is too small).
+        null_samples: Number of samples the null was made from.
+        threshold_score: Score from which a sample is flagged, in logits; None where none is.
+    """
+
+    false_positive_rate_requested: float
+    false_positive_rate_measured: float
+    measured_on: Literal["leave-one-out", "calibration"]
+    null: Literal["conformal", "gaussian"]
+    null_samples: int
+    threshold_score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How the bounds were learned: the method's name, and every setting by name."""
+
+    name: str
+    granularity: Granularity
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Agreement of the torch execution with ONNX Runtime before learning.
+
+    Attributes:
+        max_relative_difference: Worst difference over the largest logit.
+        tolerance: What is allowed.
+    """
+
+    max_relative_difference: float
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Where everything ran.
+
+    Attributes:
+        device: Torch device of the learning (``"cpu"``, ``"cuda"``).
+        provider_requested: Execution provider as asked for, or None.
+        providers: Execution providers that ran, ONNX Runtime's names.
+        threads: Threads asked for, or None.
+    """
+
+    device: str
+    provider_requested: str | None
+    providers: tuple[str, ...]
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What wrote the report: our version, Python's, and those of the libraries installed."""
+
+    version: str
+    python: str = field(default_factory=platform.python_version)
+    platform: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
+    libraries: Mapping[str, str] = field(default_factory=lambda: library_versions())
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the installed libraries that results depend on."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

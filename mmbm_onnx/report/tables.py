@@ -1,0 +1,219 @@
+"""What the command line prints: a hardening, a verification, an inspection, at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmbm_onnx.evaluation.figures import Figures
+from mmbm_onnx.evaluation.gates import Gate
+from mmbm_onnx.evaluation.verification import VerifyResult
+from mmbm_onnx.report.inspection import Inspection
+from mmbm_onnx.report.layout import number, pairs, percent, shorten, table
+
+ROLES = ("original", "hardened", "detector")
+_LONG = 72
+
+
+def gates_table(gates: Sequence[Gate | Mapping[str, Any]]) -> str:
+    """Every gate with its verdict; below them, why those that failed did."""
+    entries = [gate.to_dict() if isinstance(gate, Gate) else gate for gate in gates]
+    rows = [
+        ("PASS" if gate["passed"] else "FAIL", gate["name"], _value(gate), _limit(gate))
+        for gate in entries
+    ]
+    lines = [table(("", "gate", "value", "limit"), rows, "llrl")]
+    lines += [
+        f"FAIL {gate['name']}: {gate['message']}"
+        for gate in entries
+        if not gate["passed"] and gate["message"]
+    ]
+    return "\n".join(lines)
+
+
+def harden_summary(report: Mapping[str, Any]) -> str:
+    """A harden report (the dict) for people."""
+    model, clean, method = report["model"], report["clean_set"], report["method"]
+    execution = report["execution"]
+    seconds = sum(report["seconds"].values())
+    labels = "labelled" if clean["has_labels"] else "without labels"
+    head = pairs(
+        [
+            (
+                "model",
+                f"{shorten(model['path'] or 'in memory', 48)} (opset {model['opset']}, "
+                f"{model['classes']} classes)",
+            ),
+            (
+                "clean set",
+                f"{clean['samples']} samples, {labels}: {clean['fit']} to learn, "
+                f"{clean['calibration']} to calibrate",
+            ),
+            (
+                "method",
+                f"{method['name']}, per {method['granularity']}, seed {report['seed']}, "
+                f"{seconds:.1f} s on {execution['device']}",
+            ),
+            ("covered", _covered(len(report["sites"]), len(report["uncovered"]))),
+            ("detector", _detector_line(report["detector"])),
+        ]
+    )
+    parts = [head, _scores_table(report)]
+    if report["gates"]:
+        parts.append(gates_table(report["gates"]))
+    if report["files"]:
+        written = [(entry["role"], entry["path"]) for entry in report["files"]]
+        parts.append("written\n" + _indented(pairs(written)))
+    return "\n\n".join(parts)
+
+
+def verify_summary(result: VerifyResult) -> str:
+    """A verification for people."""
+    measured = result.measurements
+    figures = {"original": measured.original}
+    if measured.hardened is not None:
+        figures["hardened"] = measured.hardened
+    if measured.detector is not None:
+        figures["detector"] = measured.detector
+    columns: list[tuple[str, str]] = [("accuracy", "accuracy"), ("agreement", "agreement")]
+    if measured.triggered:
+        columns += [("attacked", "attack_success_rate"), ("repaired", "robust_accuracy")]
+        columns += [("DER", "defense_effectiveness")]
+    if measured.detector is not None:
+        columns += [("flagged", "false_positive_rate")]
+        if measured.triggered:
+            columns += [("caught", "true_positive_rate")]
+    labels = "labelled" if measured.labelled else "without labels"
+    head = pairs(
+        [
+            ("clean set", f"{measured.samples} samples, {labels}"),
+            (
+                "triggered",
+                f"{measured.triggered} samples of other classes" if measured.triggered else "",
+            ),
+            ("providers", ", ".join(measured.providers)),
+        ]
+    )
+    parts = [head, _figures_table(figures, columns), gates_table(result.gates)]
+    verdict = "all gates hold" if result.passed else "a gate failed"
+    return "\n\n".join([*parts, f"{'PASS' if result.passed else 'FAIL'}: {verdict}"])
+
+
+def inspection_summary(inspection: Inspection) -> str:
+    """An inspection for people."""
+    found = inspection.interface
+    origin = inspection.provenance
+    head = pairs(
+        [
+            ("model", shorten(inspection.path, _LONG)),
+            ("sha256", inspection.sha256),
+            ("format", f"IR {inspection.ir_version}, opset {inspection.opset}"),
+            ("producer", shorten(inspection.producer, _LONG)),
+            ("nodes", str(inspection.nodes)),
+            ("problem", inspection.problem),
+            (
+                "input",
+                ""
+                if found is None
+                else f"{shorten(found.input)} {found.input_dtype.name} {_shape(found.input_shape)}",
+            ),
+            (
+                "output",
+                ""
+                if found is None
+                else f"{shorten(found.output)}, {found.classes} classes, {found.head}",
+            ),
+            ("logits", "" if found is None else shorten(found.logits)),
+            ("inlined", ", ".join(inspection.inlined)),
+            ("covered", _covered(len(inspection.sites), len(inspection.uncovered))),
+        ]
+    )
+    parts = [head]
+    if origin:
+        parts.append(f"already hardened by mmbm-onnx\n{_indented(_entries(origin))}")
+    if inspection.sites:
+        rows = [
+            (
+                shorten(site.tensor),
+                site.kind,
+                site.dtype.name,
+                "-" if site.channels is None else str(site.channels),
+                "-" if site.channel_axis is None else str(site.channel_axis),
+                number(site.upper),
+            )
+            for site in inspection.sites
+        ]
+        headers = ("takes a bound", "kind", "dtype", "channels", "axis", "limit")
+        parts.append(table(headers, rows, "lllrrr"))
+    if inspection.uncovered:
+        lines = [(shorten(item.tensor), item.op_type, item.reason) for item in inspection.uncovered]
+        parts.append(table(("takes none", "kind", "reason"), lines, "lll"))
+    return "\n\n".join(parts)
+
+
+def _scores_table(report: Mapping[str, Any]) -> str:
+    latency = {(entry["graph"], entry["batch_size"]): entry for entry in report["latency"]}
+    sizes = sorted({size for _, size in latency})
+    rows = []
+    for role in ROLES:
+        scores = report["figures"][role]
+        if scores is None:
+            continue
+        times = [
+            f"{latency[role, size]['ratio']:.2f}" if (role, size) in latency else "-"
+            for size in sizes
+        ]
+        rows.append((role, percent(scores["accuracy"]), percent(scores["agreement"]), *times))
+    headers = ("calibration", "accuracy", "agreement", *(f"time, batch {size}" for size in sizes))
+    return table(headers, rows, "l" + "r" * (len(headers) - 1))
+
+
+def _figures_table(figures: Mapping[str, Figures], columns: Sequence[tuple[str, str]]) -> str:
+    rows = [
+        (role, *(percent(getattr(values, field)) for _, field in columns))
+        for role, values in figures.items()
+    ]
+    headers = ("graph", *(name for name, _ in columns))
+    return table(headers, rows, "l" + "r" * len(columns))
+
+
+def _detector_line(detector: Mapping[str, Any] | None) -> str:
+    if detector is None:
+        return ""
+    return (
+        f"flags {percent(detector['false_positive_rate_measured'])} of clean samples "
+        f"({detector['measured_on']}; asked for "
+        f"{percent(detector['false_positive_rate_requested'])}), {detector['null']} null"
+    )
+
+
+def _covered(sites: int, uncovered: int) -> str:
+    return f"{sites} of {sites + uncovered} activations"
+
+
+def _value(gate: Mapping[str, Any]) -> str:
+    return _with_unit(gate["value"], gate["unit"])
+
+
+def _limit(gate: Mapping[str, Any]) -> str:
+    if gate["direction"] == "holds":
+        return ""
+    return f"{gate['direction'].replace('_', ' ')} {_with_unit(gate['limit'], gate['unit'])}"
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return percent(value) if unit == "fraction" else number(value)
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return "(" + ", ".join("any" if length is None else str(length) for length in shape) + ")"
+
+
+def _entries(entries: Mapping[str, str]) -> str:
+    return pairs([(shorten(key, 24), shorten(value, 64)) for key, value in entries.items()])
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
