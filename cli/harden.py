@@ -1,0 +1,196 @@
+"""``mmbm-onnx harden``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import EXIT_STATUS, GATE_FAILED, OK
+from .options import (
+    INPUT,
+    OUTPUT,
+    Fraction,
+    clean_option,
+    format_option,
+    logging_options,
+    model_options,
+    preprocessing_options,
+    read_preprocessing,
+    runtime_options,
+)
+from .output import emit, warn
+from .progress import ProgressBar
+
+
+@click.command(epilog=EXIT_STATUS, short_help="Write a hardened graph, a detector and a report.")
+@click.argument("model", type=INPUT)
+@clean_option
+@click.option(
+    "-o", "--output", type=OUTPUT, help="Hardened graph.  [default: MODEL stem.hardened.onnx]"
+)
+@click.option(
+    "--detector-output", type=OUTPUT, help="Detector graph.  [default: MODEL stem.detector.onnx]"
+)
+@click.option("--no-detector", is_flag=True, help="Write no detector graph.")
+@click.option(
+    "--report",
+    "report_path",
+    type=OUTPUT,
+    help="JSON report.  [default: MODEL stem.report.json]",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["mmac", "mmbm", "mmac-reference"]),
+    default="mmac",
+    show_default=True,
+    help="How bounds are learned.",
+)
+@click.option(
+    "--granularity",
+    type=click.Choice(["channel", "tensor"]),
+    default="channel",
+    show_default=True,
+    help="One bound per channel or per tensor.",
+)
+@click.option(
+    "--false-positive-rate",
+    type=Fraction(),
+    default=0.01,
+    show_default=True,
+    help="Share of clean samples that the detector may flag.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=Fraction(),
+    default=0.02,
+    show_default=True,
+    help="Gate: how far accuracy may fall.",
+)
+@click.option(
+    "--min-accuracy",
+    type=Fraction(),
+    help="Stop when the original's accuracy on the clean set is lower.",
+)
+@preprocessing_options
+@model_options
+@click.option(
+    "--epochs", type=click.IntRange(min=1), metavar="INT", help="Passes.  [default: the method's]"
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="INT",
+    help="Samples per step.  [default: the method's]",
+)
+@click.option(
+    "--calibration-fraction",
+    type=Fraction(),
+    default=0.5,
+    show_default=True,
+    help="Share of the clean set kept for the detector's null and the gates.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where torch learns.",
+)
+@runtime_options
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="INT")
+@click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
+@format_option
+@logging_options
+def harden(
+    model: Path,
+    clean: Path,
+    output: Path | None,
+    detector_output: Path | None,
+    no_detector: bool,
+    report_path: Path | None,
+    style: str,
+    quiet: bool,
+    force: bool,
+    preprocess: Path | None,
+    scale: float | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    resize: int | tuple[int, int] | None,
+    crop: tuple[int, int] | None,
+    resample: str | None,
+    channel_order: str | None,
+    layout: str | None,
+    **options: Any,
+) -> int:
+    """Learn activation bounds for MODEL on clean samples and write them into its graph.
+
+    MODEL is an ONNX file, or a directory that holds one: a classifier with one floating-point
+    input and one output of logits or probabilities. Three files are written, all or none: the
+    hardened graph, a detector graph that corrects what it flags, and a JSON report.
+    """
+    if no_detector and detector_output is not None:
+        raise click.UsageError("--no-detector and --detector-output exclude each other")
+    outputs = _outputs(model, output, detector_output, report_path)
+    if no_detector:
+        del outputs["detector_output"]
+    _check(outputs, model, clean, preprocess, force)
+
+    import mmbm_onnx
+    from mmbm_onnx.report.json_report import to_json
+    from mmbm_onnx.report.tables import harden_summary
+
+    preprocessing = read_preprocessing(
+        preprocess,
+        scale=scale,
+        mean=mean,
+        std=std,
+        resize=resize,
+        crop=crop,
+        resample=resample,
+        channel_order=channel_order,
+        layout=layout,
+    )
+    with ProgressBar(quiet=quiet) as progress:
+        result = mmbm_onnx.harden(
+            model,
+            clean,
+            detector=not no_detector,
+            preprocessing=preprocessing,
+            progress=progress,
+            **options,
+        )
+    report = result.save(force=force, **outputs)
+    if not quiet:
+        for line in result.warnings:
+            warn(line)
+    if style == "json":
+        emit(to_json(report).decode().rstrip())
+    elif not quiet:
+        emit(harden_summary(report))
+    return OK if result.passed else GATE_FAILED
+
+
+def _outputs(
+    model: Path, output: Path | None, detector: Path | None, report: Path | None
+) -> dict[str, Path]:
+    """Where files go, by name of the parameter of ``HardenResult.save``."""
+    whole = model.resolve() if model.name in ("", "..") else model
+    stem = whole.name if whole.is_dir() else whole.stem
+    return {
+        "output": output or whole.with_name(f"{stem}.hardened.onnx"),
+        "detector_output": detector or whole.with_name(f"{stem}.detector.onnx"),
+        "report": report or whole.with_name(f"{stem}.report.json"),
+    }
+
+
+def _check(
+    outputs: dict[str, Path], model: Path, clean: Path, preprocess: Path | None, force: bool
+) -> None:
+    from mmbm_onnx.graph.write import check_targets
+
+    inputs = [path for path in (model, clean, preprocess) if path is not None]
+    if model.is_dir():
+        inputs += list(model.iterdir())
+    check_targets(list(outputs.values()), inputs=inputs, force=force)

@@ -1,0 +1,33 @@
+"""The command ``mmbm-onnx``."""
+
+from __future__ import annotations
+
+import click
+
+from mmbm_onnx import __version__
+
+from .errors import EXIT_STATUS, Group
+from .harden import harden
+from .inspect import inspect
+from .output import NAME
+from .verify import verify
+
+
+@click.group(
+    NAME,
+    cls=Group,
+    no_args_is_help=False,
+    epilog=EXIT_STATUS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name=NAME)
+def main() -> None:
+    """Harden backdoored ONNX classifiers with learned activation bounds.
+
+    Results go to stdout, progress and warnings to stderr.
+    """
+
+
+main.add_command(harden)
+main.add_command(verify)
+main.add_command(inspect)

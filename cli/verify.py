@@ -1,0 +1,102 @@
+"""``mmbm-onnx verify``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import EXIT_STATUS, GATE_FAILED, OK
+from .options import (
+    INPUT,
+    Fraction,
+    clean_option,
+    format_option,
+    logging_options,
+    model_options,
+    preprocessing_options,
+    read_preprocessing,
+    runtime_options,
+)
+from .output import emit, warn
+
+
+@click.command(epilog=EXIT_STATUS, short_help="Judge a hardened graph, and a detector, by gates.")
+@click.argument("original", type=INPUT)
+@click.argument("hardened", type=INPUT)
+@clean_option
+@click.option("--detector", type=INPUT, metavar="PATH", help="Detector graph to judge as well.")
+@click.option(
+    "--triggered",
+    type=INPUT,
+    metavar="PATH",
+    help="Triggered samples: an .npz with x, y (true labels) and target.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=Fraction(),
+    default=0.02,
+    show_default=True,
+    help="Gate: how far accuracy may fall below the original's.",
+)
+@click.option(
+    "--max-false-positive-rate",
+    type=Fraction(),
+    help="Gate: share of clean samples that the detector may flag.",
+)
+@click.option(
+    "--max-attack-success-rate",
+    type=Fraction(),
+    help="Gate: of the detector where there is one, else of the hardened graph.",
+)
+@preprocessing_options
+@model_options
+@runtime_options
+@format_option
+@logging_options
+def verify(
+    original: Path,
+    hardened: Path,
+    clean: Path,
+    style: str,
+    quiet: bool,
+    preprocess: Path | None,
+    scale: float | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    resize: int | tuple[int, int] | None,
+    crop: tuple[int, int] | None,
+    resample: str | None,
+    channel_order: str | None,
+    layout: str | None,
+    **options: Any,
+) -> int:
+    """Run ORIGINAL and HARDENED in ONNX Runtime and check that HARDENED can take its place.
+
+    Use clean samples that the bounds were not learned from. Needs no torch; writes no file.
+    """
+    import mmbm_onnx
+    from mmbm_onnx.report.tables import verify_summary
+
+    preprocessing = read_preprocessing(
+        preprocess,
+        scale=scale,
+        mean=mean,
+        std=std,
+        resize=resize,
+        crop=crop,
+        resample=resample,
+        channel_order=channel_order,
+        layout=layout,
+    )
+    result = mmbm_onnx.verify(original, hardened, clean, preprocessing=preprocessing, **options)
+    if not quiet:
+        for line in result.warnings:
+            warn(line)
+    if style == "json":
+        emit(json.dumps(result.to_dict(), indent=2, allow_nan=False))
+    elif not quiet:
+        emit(verify_summary(result))
+    return OK if result.passed else GATE_FAILED

@@ -1,0 +1,105 @@
+"""Help answers at once, and says everything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mmbm_onnx import __version__
+from mmbm_onnx.learning.settings import METHODS
+
+HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "PIL", "tqdm", "onnx_graphsurgeon")
+
+
+def loaded_by(*args: object) -> tuple[int, set[str]]:
+    """Exit status of the command line in a fresh process, and the heavy packages it imported."""
+    program = f"""
+import sys
+from mmbm_onnx_cli.main import main
+try:
+    main({[str(arg) for arg in args]!r})
+except SystemExit as error:
+    status = error.code
+found = {{name.split(".")[0] for name in sys.modules}} & set({HEAVY!r})
+print("LOADED", status, *sorted(found), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    words = done.stderr.splitlines()[-1].split()
+    assert words[0] == "LOADED"
+    return int(words[1]), set(words[2:])
+
+
+@pytest.mark.parametrize("command", [[], ["harden"], ["verify"], ["inspect"]])
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    assert loaded_by(*command, "--help") == (0, set())
+
+
+def test_version_imports_nothing_heavy(run) -> None:
+    assert loaded_by("--version") == (0, set())
+    assert run("--version").stdout == f"mmbm-onnx, version {__version__}\n"
+
+
+def test_verify_runs_without_torch(files) -> None:
+    status, loaded = loaded_by(
+        "verify",
+        files / "original.onnx",
+        files / "hardened.onnx",
+        "--clean-dir",
+        files / "clean.npz",
+        "--detector",
+        files / "detector.onnx",
+        "--triggered",
+        files / "triggered.npz",
+    )
+    assert status == 0
+    assert "torch" not in loaded
+    assert {"onnx", "onnxruntime"} <= loaded
+
+
+def test_inspect_runs_without_torch_and_without_onnx_runtime(files) -> None:
+    status, loaded = loaded_by("inspect", files / "original.onnx")
+    assert status == 0
+    assert not loaded & {"torch", "onnxruntime"}
+
+
+def test_help_answers_in_half_a_second() -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "mmbm_onnx", "--help"], check=True,
+                       capture_output=True)  # fmt: skip
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize("command", [[], ["harden"], ["verify"], ["inspect"]])
+def test_exit_statuses_are_documented(run, command: list[str]) -> None:
+    text = run(*command, "--help").stdout
+    lines = [line.split(maxsplit=1) for line in text.split("Exit status:")[1].splitlines() if line]
+    assert [status for status, _ in lines] == ["0", "1", "2", "3", "130"]
+
+
+def test_harden_has_every_option(run) -> None:
+    text = run("harden", "--help").stdout
+    options = """
+        --clean-dir --output --detector-output --no-detector --report --method --granularity
+        --false-positive-rate --max-accuracy-drop --min-accuracy --preprocess --mean --std --scale
+        --resize --crop --resample --channel-order --layout --input --logits --device --provider
+        --seed --epochs --batch-size --calibration-fraction --threads --format --force --quiet
+        --verbose --debug
+    """.split()  # noqa: SIM905
+    assert [option for option in options if f"{option} " not in text] == []
+    for name in METHODS:
+        assert name in text
+
+
+def test_the_methods_offered_are_those_there_are(run, files) -> None:
+    result = run("harden", files, "--clean-dir", files / "clean.npz", "--method", "magic")
+    assert result.exit_code == 2
+    for name in METHODS:
+        assert f"'{name}'" in result.stderr

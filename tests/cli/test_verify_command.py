@@ -1,0 +1,93 @@
+"""``verify`` and ``inspect`` on real files."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import numpy as np
+import onnx
+import toy_models
+
+from mmbm_onnx.report.schemas import load_schema
+
+
+def verify(run, files, *more: object):
+    return run(
+        *("verify", files / "original.onnx", files / "hardened.onnx"),
+        *("--clean-dir", files / "clean.npz", *more),
+    )
+
+
+def test_json_is_one_object_that_validates(run, files) -> None:
+    result = verify(
+        *(run, files, "--format", "json", "--detector", files / "detector.onnx"),
+        *("--triggered", files / "triggered.npz", "--max-attack-success-rate", "0.05"),
+        *("--max-false-positive-rate", "0.01"),
+    )
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    jsonschema.validate(told, load_schema("verify-report-1"))
+    assert told["passed"] is True
+    assert told["measurements"]["original"]["attack_success_rate"] == 1.0
+    assert told["files"][0]["path"] == str(files / "original.onnx")
+
+
+def test_a_gate_that_fails_is_in_the_json_and_in_the_status(run, files) -> None:
+    onnx.save(toy_models.detector(threshold=1000.0).proto, files / "blind.onnx")
+    result = verify(
+        *(run, files, "--format", "json", "--detector", files / "blind.onnx"),
+        *("--triggered", files / "triggered.npz", "--max-attack-success-rate", "0.05"),
+    )
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert [gate["name"] for gate in told["gates"] if not gate["passed"]] == [
+        "detector_attack_success_rate"
+    ]
+
+
+def test_the_table_shows_attack_and_repair(run, files) -> None:
+    result = verify(run, files, "--triggered", files / "triggered.npz")
+    assert result.exit_code == 0
+    (header,) = [line for line in result.stdout.splitlines() if line.startswith("graph")]
+    assert header.split() == ["graph", "accuracy", "agreement", "attacked", "repaired", "DER"]
+    assert "40 samples of other classes" in result.stdout
+
+
+def test_quiet_leaves_the_status_alone(run, files) -> None:
+    result = verify(run, files, "-q")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_wrong_labels_stop_with_2(run, files) -> None:
+    samples = toy_models.clean()
+    wrong = np.random.default_rng(0).permutation(samples.y)
+    np.savez(files / "clean.npz", x=samples.x, y=wrong)
+    result = verify(run, files)
+    assert result.exit_code == 2
+    assert "implausible" in result.stderr
+
+
+def test_limits_without_their_files_are_errors(run, files) -> None:
+    assert verify(run, files, "--max-false-positive-rate", "0.1").exit_code == 2
+    assert verify(run, files, "--max-attack-success-rate", "0.1").exit_code == 2
+
+
+def test_inspect_lists_sites(run, files) -> None:
+    result = run("inspect", files / "original.onnx")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "1 of 1 activations" in result.stdout
+    assert "already hardened" in run("inspect", files / "hardened.onnx").stdout
+
+
+def test_inspect_speaks_json(run, files) -> None:
+    result = run("inspect", files / "original.onnx", "--format", "json")
+    told = json.loads(result.stdout)
+    jsonschema.validate(told, load_schema("inspection-1"))
+    assert [site["tensor"] for site in told["sites"]] == ["act"]
+
+
+def test_inspect_of_a_name_that_does_not_exist_is_an_error(run, files) -> None:
+    result = run("inspect", files / "original.onnx", "--input", "image")
+    assert result.exit_code == 2
+    assert "no input named 'image'" in result.stderr
