@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import toy_models
 
-from mmbm_onnx.report.schemas import load_schema
+from mmbm_onnx.report.schema import load_schema
 
 
 def verify(run, files, *more: object):

@@ -12,7 +12,7 @@ import toy_models
 from mmbm_onnx.errors import OptionError
 from mmbm_onnx.graph.read import from_proto
 from mmbm_onnx.report.inspection import coverage, inspect_model
-from mmbm_onnx.report.schemas import load_schema
+from mmbm_onnx.report.schema import load_schema
 
 HALF = """<ir_version: 8, opset_import: ["" : 17, "mine" : 1]>
 half (float[N, 4] x) => (float[N, 4] y) {

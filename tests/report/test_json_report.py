@@ -30,7 +30,7 @@ from mmbm_onnx.report.pieces import (
     library_versions,
     summarize_site,
 )
-from mmbm_onnx.report.schemas import SchemaName, load_schema
+from mmbm_onnx.report.schema import SchemaName, load_schema
 from mmbm_onnx.report.tables import harden_summary
 from mmbm_onnx.types import Uncovered
 

@@ -11,6 +11,6 @@ SchemaName = Literal["harden-report-1", "verify-report-1", "inspection-1"]
 
 def load_schema(name: SchemaName) -> dict[str, Any]:
     """A schema (JSON Schema, draft 2020-12), for any validator."""
-    file = resources.files("mmbm_onnx") / "report" / "schema" / f"{name}.json"
+    file = resources.files(__name__) / f"{name}.json"
     schema: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return schema
