@@ -50,6 +50,18 @@ def test_refuses_batch_normalization_in_training(
         GraphExecutor(model).run({"x": torch.from_numpy(x)}, ["y"])
 
 
+def test_batch_normalization_of_opset_6_needs_the_test_flag() -> None:
+    x = noise(2, 4, 3, 3)
+    scale, bias, mean, variance = statistics(4)
+    model = one_node(
+        "BatchNormalization", x, scale, bias, mean, variance, opset=6, is_test=1, epsilon=1e-3
+    )
+    ours = GraphExecutor(model).run({"x": torch.from_numpy(x)}, ["y"])["y"].numpy()
+    columns = [value.reshape(4, 1, 1) for value in (scale, bias, mean, variance)]
+    expected = (x - columns[2]) / np.sqrt(columns[3] + 1e-3) * columns[0] + columns[1]
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("opset", [6, 22])
 @pytest.mark.parametrize("shape", [(3, 4, 5), (2, 4, 5, 3), (2, 4, 3, 2, 3), (2, 4, 1)], ids=str)
 def test_instance_normalization(opset: int, shape: tuple[int, ...]) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from operator_checks import assert_agrees, assert_differentiable, assert_maps, noise, one_node
+from operator_checks import (
+    assert_agrees,
+    assert_differentiable,
+    assert_maps,
+    by_executor,
+    noise,
+    one_node,
+)
 
 from mmbm_onnx.errors import ModelError
 
@@ -22,6 +29,14 @@ def test_blocks_keep_their_default_order(opset: int) -> None:
     x = noise(2, 12, 6, 4)
     assert_agrees(one_node("DepthToSpace", x, opset=opset, blocksize=2), x)
     assert_agrees(one_node("SpaceToDepth", x, opset=opset, blocksize=2), x)
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_one_undoes_the_other(mode: str) -> None:
+    x = noise(2, 12, 3, 2)
+    (image,) = by_executor(one_node("DepthToSpace", x, opset=13, blocksize=2, mode=mode), x)
+    back = one_node("SpaceToDepth", image, opset=28, blocksize=2, mode=mode)
+    np.testing.assert_array_equal(by_executor(back, image)[0], x)
 
 
 def test_differentiates() -> None:
