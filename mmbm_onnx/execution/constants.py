@@ -33,7 +33,8 @@ def tensor_from_array(array: npt.NDArray[Any], promote_half: bool = True) -> tor
     if array.dtype.name == "bfloat16":
         bits = torch.from_numpy(np.ascontiguousarray(array).view(np.int16).copy())
         return promoted(bits.view(torch.bfloat16).reshape(array.shape), promote_half)
-    if array.dtype.kind not in "fiub":
+    native = array.dtype.newbyteorder("=")
+    if native.kind not in "fiub" or native.type.__module__ != "numpy":
         raise UnsupportedOperatorError(f"element type {array.dtype.name} has no torch counterpart")
     with warnings.catch_warnings():
         # torch warns that the memory is read-only; nothing here writes into tensors.
@@ -42,7 +43,6 @@ def tensor_from_array(array: npt.NDArray[Any], promote_half: bool = True) -> tor
             tensor = torch.from_numpy(array)
         except (TypeError, ValueError):
             # Big-endian or negatively strided memory: a plain copy has neither.
-            native = array.dtype.newbyteorder("=")
             tensor = torch.from_numpy(np.array(array, dtype=native, order="C"))
     return promoted(tensor, promote_half)
 

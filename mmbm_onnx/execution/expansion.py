@@ -63,20 +63,27 @@ def expand(model: onnx.ModelProto) -> Expanded:
         return Expanded(model.graph, constants, opsets)
 
     light, lifted = _without_large_constants(model)
-    try:
-        if light.functions:
+    if light.functions:
+        try:
             light = onnx.inliner.inline_local_functions(light)
-        for _ in range(_ROUNDS):
-            opsets = _opsets(light)
-            names = _expandable(light.graph, opsets)
-            if not names:
-                break
-            _spell_out_defaults(light.graph, names, opsets)
-            light = onnx.inliner.inline_selected_functions(
-                light, sorted(names), exclude=False, inline_schema_functions=True
-            )
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"functions of the model cannot be inlined: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise ModelError(f"functions of the model cannot be inlined: {text}") from error
+    refused: set[tuple[str, str]] = set()
+    for _ in range(_ROUNDS):
+        opsets = _opsets(light)
+        names = _expandable(light.graph, opsets) - refused
+        if not names:
+            break
+        _spell_out_defaults(light.graph, names, opsets)
+        for name in sorted(names):
+            try:
+                light = onnx.inliner.inline_selected_functions(
+                    light, [name], exclude=False, inline_schema_functions=True
+                )
+            except (RuntimeError, ValueError):
+                # Its nodes stay, and are refused by name if their results are needed.
+                refused.add(name)
     constants.update(lifted)
     constants.update({tensor.name: tensor for tensor in light.graph.initializer})
     return Expanded(light.graph, constants, _opsets(light))

@@ -175,6 +175,19 @@ def bitwise_not(_: NodeView, x: Tensor) -> Tensor:
     return torch.bitwise_not(widened(x)).to(x.dtype)
 
 
+@operator("BitShift", since=11, attributes=("direction",))
+def bit_shift(node: NodeView, a: Tensor, b: Tensor) -> Tensor:
+    """a shifted by b bits, broadcast; unsigned, so zeros come in from both sides."""
+    wide, count = widened(a), widened(b)
+    if node.attributes["direction"] == "LEFT":
+        return torch.bitwise_left_shift(wide, count).to(a.dtype)
+    if a.dtype != torch.uint64:
+        return torch.bitwise_right_shift(wide, count).to(a.dtype)
+    # The first step clears the sign bit, which int64 would copy.
+    halved = torch.bitwise_and(wide >> 1, torch.iinfo(torch.int64).max)
+    return torch.where(count == 0, wide, halved >> (count - 1).clamp(min=0)).to(a.dtype)
+
+
 def _refuse_uint64(x: Tensor) -> None:
     if x.dtype == torch.uint64:
         raise UnsupportedOperatorError("uint64 division has no exact counterpart in torch")

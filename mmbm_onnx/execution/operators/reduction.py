@@ -160,16 +160,19 @@ def arg_extreme(node: NodeView, x: Tensor) -> Tensor:
 
 
 @operator("CumSum", since=11, attributes=("exclusive", "reverse"), host=(1,))
-def running_sum(node: NodeView, x: Tensor, axis: Tensor) -> Tensor:
-    """Sums up to each place, with or without its own element, from either end."""
+@operator("CumProd", since=26, attributes=("exclusive", "reverse"), host=(1,))
+def running(node: NodeView, x: Tensor, axis: Tensor) -> Tensor:
+    """Sum or product up to each place, with or without its own element, from either end."""
     along = counted(integer(axis), x.ndim)
     wide = widened(x)
     wide = wide.flip(along) if node.attributes["reverse"] else wide
-    sums = wide.cumsum(along, dtype=wide.dtype)
+    sums = node.op_type == "CumSum"
+    result = (torch.cumsum if sums else torch.cumprod)(wide, along, dtype=wide.dtype)
     if node.attributes["exclusive"]:
-        empty = torch.zeros_like(sums.narrow(along, 0, min(1, sums.shape[along])))
-        sums = torch.cat([empty, sums.narrow(along, 0, max(0, sums.shape[along] - 1))], along)
-    return (sums.flip(along) if node.attributes["reverse"] else sums).to(x.dtype)
+        length = result.shape[along]
+        first = torch.full_like(result.narrow(along, 0, min(1, length)), 0 if sums else 1)
+        result = torch.cat([first, result.narrow(along, 0, max(0, length - 1))], along)
+    return (result.flip(along) if node.attributes["reverse"] else result).to(x.dtype)
 
 
 @operator("TopK", attributes=("axis", "k"))

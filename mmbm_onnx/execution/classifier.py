@@ -1,0 +1,222 @@
+"""A classifier's logits in torch, with differentiable bounds on its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import overload
+
+import onnx
+import torch
+from torch import Tensor
+
+from mmbm_onnx.errors import DataError, ModelError
+from mmbm_onnx.execution.executor import GraphExecutor
+from mmbm_onnx.types import Interface, Site
+
+Results = dict[str, Tensor]
+
+# How closely batched groups must follow groups run one by one (float32 sums in another order).
+_AGREEMENT = 1e-4
+
+
+class Classifier:
+    """An ONNX classifier as a differentiable function of its samples and of its bounds.
+
+    A model whose batch axis has a fixed length is run on groups of that many samples, all at once
+    through ``torch.func.vmap`` where that gives the same result as group by group, otherwise group
+    by group. The last group is filled up with copies of the last sample.
+
+    Attributes:
+        interface: How the model is fed and read.
+        sites: Activations that can be bounded, by tensor name.
+        device: Where it computes.
+        dtype: What samples are computed in: the model's input dtype, float32 for halves.
+        executor: Gives access to any other tensor of the graph.
+
+    Args:
+        proto: The model, with all data in memory; not changed.
+        interface: Its one sample input and its logits.
+        sites: Activations that ``bounds`` may name.
+        device: Such as ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ModelError: The graph cannot be made ready.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        interface: Interface,
+        sites: Sequence[Site],
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.interface = interface
+        self.sites = {site.tensor: site for site in sites}
+        self.executor = GraphExecutor(proto, device=device)
+        self.device = self.executor.device
+        double = interface.input_dtype.name == "float64"
+        self.dtype = torch.float64 if double else torch.float32
+        # None: not tried yet.
+        self._mappable: bool | None = None
+
+    @property
+    def batches_groups(self) -> bool | None:
+        """Whether groups of a fixed batch run all at once; None before more than one was seen."""
+        return self._mappable
+
+    @overload
+    def logits(self, x: Tensor, bounds: Mapping[str, Tensor] | None = None) -> Tensor: ...
+
+    @overload
+    def logits(
+        self, x: Tensor, bounds: Mapping[str, Tensor] | None = None, *, taps: Sequence[str]
+    ) -> tuple[Tensor, Results]: ...
+
+    def logits(
+        self,
+        x: Tensor,
+        bounds: Mapping[str, Tensor] | None = None,
+        *,
+        taps: Sequence[str] | None = None,
+    ) -> Tensor | tuple[Tensor, Results]:
+        """Logits of samples, before any softmax.
+
+        Args:
+            x: ``(n, *input shape without batch)``, n > 0; moved to the device and ``dtype``.
+            bounds: Site name to its upper bounds, ``(channels,)`` or ``()``, in the unit of the
+                activation; gradients flow to them. Sites left out are not bounded.
+            taps: Names of tensors to return as well, after their bounds.
+
+        Returns:
+            Logits ``(n, classes)``; with ``taps`` also the tensors by name, their axis 0 running
+            over the samples as in the graph. (Of a tensor whose axis 0 is not a whole number of
+            entries per sample, the entries of copies that fill up a fixed batch are included.)
+
+        Raises:
+            DataError: ``x`` is empty.
+            ModelError: A name is unknown, a bound does not fit its site, a node fails, or the
+                logits are not ``(n, classes)``.
+            UnsupportedOperatorError: The logits need an operator that cannot be executed.
+        """
+        if x.ndim == 0 or len(x) == 0:
+            raise DataError("no samples to run the model on")
+        names = list(dict.fromkeys([self.interface.logits, *(taps or ())]))
+        run = self._runner(bounds or {}, names)
+        values = self._grouped(run, x.to(self.device, self.dtype), names)
+        logits = values[self.interface.logits]
+        if logits.shape != (len(x), self.interface.classes):
+            raise ModelError(
+                f"logits {self.interface.logits!r} have shape {tuple(logits.shape)}, expected "
+                f"{(len(x), self.interface.classes)}; name another tensor as logits"
+            )
+        return logits if taps is None else (logits, {name: values[name] for name in taps})
+
+    def site_shapes(self, x: Tensor) -> dict[str, tuple[int, ...]]:
+        """The shape of every site's tensor, for one sample (or one fixed batch) taken from ``x``.
+
+        Args:
+            x: ``(n, *input shape without batch)``, n > 0.
+
+        Raises:
+            ModelError: A node fails, or a site lies in a branch that was not taken.
+        """
+        group = x[: self.interface.batch or 1]
+        with torch.no_grad():
+            _, values = self.logits(group, taps=list(self.sites))
+        return {name: tuple(value.shape) for name, value in values.items()}
+
+    def _runner(
+        self, bounds: Mapping[str, Tensor], names: list[str]
+    ) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        transforms = {name: self._bounding(name, bound) for name, bound in bounds.items()}
+
+        def run(batch: Tensor) -> tuple[Tensor, ...]:
+            feeds = {self.interface.input: batch}
+            results = self.executor.run(feeds, names, transforms=transforms)
+            return tuple(results[name] for name in names)
+
+        return run
+
+    def _bounding(self, name: str, bound: Tensor) -> Callable[[Tensor], Tensor]:
+        site = self.sites.get(name)
+        if site is None:
+            raise ModelError(f"tensor {name!r} is not a site, so it cannot be bounded")
+        if bound.ndim > 1 or (bound.ndim == 1 and site.channel_axis is None):
+            raise ModelError(
+                f"bound of {name!r} has shape {tuple(bound.shape)}, expected "
+                + ("()" if site.channel_axis is None else "() or (channels,)")
+            )
+
+        def apply(value: Tensor) -> Tensor:
+            limit = bound.to(value.device, value.dtype)
+            if bound.ndim == 1:
+                assert site.channel_axis is not None
+                if value.shape[site.channel_axis] != len(bound):
+                    raise ModelError(
+                        f"{len(bound)} bounds for {name!r}, which has "
+                        f"{value.shape[site.channel_axis]} channels"
+                    )
+                shape = [1] * value.ndim
+                shape[site.channel_axis] = len(bound)
+                limit = limit.reshape(shape)
+            return torch.minimum(value, limit)
+
+        return apply
+
+    def _grouped(
+        self, run: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, names: list[str]
+    ) -> Results:
+        size = self.interface.batch
+        if size is None or len(x) == size:
+            return dict(zip(names, run(x), strict=True))
+        missing = -len(x) % size
+        padded = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
+        groups = padded.reshape(-1, size, *x.shape[1:])
+        if len(groups) > 1 and self._mappable is None:
+            self._mappable = _can_map(run, groups[:2].detach())
+        if len(groups) > 1 and self._mappable:
+            values = torch.func.vmap(run)(groups)
+        else:
+            parts = [run(group) for group in groups]
+            values = tuple(torch.stack(part) for part in zip(*parts, strict=True))
+        return {
+            name: _samples_first(value, size, len(x))
+            for name, value in zip(names, values, strict=True)
+        }
+
+
+def _samples_first(value: Tensor, size: int, samples: int) -> Tensor:
+    """``(groups, entries, ...)`` as ``(groups * entries, ...)`` without those of padding."""
+    if value.ndim < 2:
+        return value
+    entries = value.shape[1]
+    joined = value.flatten(0, 1)
+    return joined[: samples * (entries // size)] if entries % size == 0 else joined
+
+
+@torch.no_grad()
+def _can_map(run: Callable[[Tensor], tuple[Tensor, ...]], groups: Tensor) -> bool:
+    """Whether all groups at once give what each gives alone.
+
+    Raises:
+        ModelError: A group fails even alone.
+    """
+    alone = [torch.stack(part) for part in zip(*(run(group) for group in groups), strict=True)]
+    try:
+        together = torch.func.vmap(run)(groups)
+    except (ModelError, RuntimeError):
+        # An operator whose result has a shape or a branch that depends on the samples.
+        return False
+    for ours, theirs in zip(together, alone, strict=True):
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            return False
+        if not theirs.is_floating_point():
+            if not torch.equal(ours, theirs):
+                return False
+            continue
+        scale = theirs.abs().nan_to_num(0.0, 0.0, 0.0).max() if theirs.numel() else 1.0
+        if not torch.allclose(
+            ours, theirs, rtol=_AGREEMENT, atol=_AGREEMENT * float(scale), equal_nan=True
+        ):
+            return False
+    return True

@@ -1,0 +1,181 @@
+"""The parity gate: torch must compute what ONNX Runtime computes, or learning would be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from mmbm_onnx.errors import ParityError
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.execution.expansion import all_nodes
+from mmbm_onnx.execution.steps import describe
+from mmbm_onnx.runtime.batches import run_batches
+from mmbm_onnx.runtime.sessions import Session
+
+TOLERANCE = 1e-4
+# ONNX Runtime rounds to half precision after every node, torch computes in float32.
+HALF_TOLERANCE = 2e-2
+
+_HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How closely torch follows ONNX Runtime.
+
+    Attributes:
+        max_relative_difference: Largest difference of a logit, over the largest logit's size.
+        tolerance: What it was held against.
+        samples: How many samples were compared.
+    """
+
+    max_relative_difference: float
+    tolerance: float
+    samples: int
+
+
+def check_parity(
+    classifier: Classifier,
+    proto: onnx.ModelProto,
+    x: npt.NDArray[Any],
+    *,
+    provider: str | None = None,
+    tolerance: float | None = None,
+) -> Parity:
+    """Compare the classifier's logits, without bounds, with ONNX Runtime's.
+
+    Args:
+        classifier: What is checked.
+        proto: The model it was made from; not changed.
+        x: Samples ``(n, *input shape without batch)`` in the model's input dtype, n > 0.
+        provider: Execution provider of ONNX Runtime; None is the CPU.
+        tolerance: Largest difference relative to the largest logit. None is 1e-4, or 2e-2 for a
+            model with half-precision tensors.
+
+    Raises:
+        ParityError: They differ by more, or are not finite in the same places; the message names
+            the first tensor that differs, its node, and by how much.
+        DataError: ``x`` is empty or of another dtype than the model's input.
+        RuntimeMissingError: ONNX Runtime or the provider is not available.
+        ModelError: A graph cannot be run.
+    """
+    if tolerance is None:
+        tolerance = HALF_TOLERANCE if _has_halves(proto) else TOLERANCE
+    interface = classifier.interface
+    session = Session(_with_outputs(proto, [interface.logits]), provider=provider)
+    reference = run_batches(session, interface, x, [interface.logits])[interface.logits]
+    with torch.no_grad():
+        ours = classifier.logits(torch.from_numpy(x)).cpu().numpy()
+    worst = relative_difference(ours, reference)
+    if worst <= tolerance:
+        return Parity(worst, tolerance, len(x))
+    first = _first_difference(classifier, proto, x, provider, tolerance)
+    where = (
+        "no single tensor before them differs that much: the difference builds up gradually, or "
+        "only in samples run together"
+        if first is None
+        else f"tensor {first[0]!r} of {first[2]} is the first that differs, by {first[1]:.2g}"
+    )
+    raise ParityError(
+        f"torch and ONNX Runtime disagree on the logits {interface.logits!r} by {worst:.2g} of the "
+        f"largest logit (allowed: {tolerance:.0e}); {where}"
+    )
+
+
+def relative_difference(ours: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
+    """Largest absolute difference over the largest size in ``reference``, in float64.
+
+    Infinite where shapes differ, where one is not finite and the other is not the same, and where
+    anything differs from a reference of zeros. Booleans count as 0 and 1.
+    """
+    if ours.shape != reference.shape:
+        return float("inf")
+    if ours.size == 0:
+        return 0.0
+    a, b = ours.astype(np.float64), reference.astype(np.float64)
+    finite = np.isfinite(a) & np.isfinite(b)
+    if not (finite | (a == b) | (np.isnan(a) & np.isnan(b))).all():
+        return float("inf")
+    gap = float(np.max(np.abs(a[finite] - b[finite]), initial=0.0))
+    scale = float(np.max(np.abs(b[finite]), initial=0.0))
+    if gap == 0:
+        return 0.0
+    return gap / scale if scale > 0 else float("inf")
+
+
+def _first_difference(
+    classifier: Classifier,
+    proto: onnx.ModelProto,
+    x: npt.NDArray[Any],
+    provider: str | None,
+    tolerance: float,
+) -> tuple[str, float, str] | None:
+    """Tensor, difference and node of the first disagreement in the main graph, if there is one."""
+    interface = classifier.interface
+    if interface.batch is not None:
+        x = x[np.minimum(np.arange(interface.batch), len(x) - 1)]
+    produced = _produced(proto.graph, interface.logits)
+    names = list(produced)
+    # Without optimizations: fused nodes do not compute what lies between them.
+    session = Session(_with_outputs(proto, names), provider=provider, optimize=False)
+    references = session.run(names, {interface.input: np.ascontiguousarray(x)})
+    with torch.no_grad():
+        batch = torch.from_numpy(x).to(classifier.device, classifier.dtype)
+        ours = classifier.executor.run({interface.input: batch}, names)
+    for name, reference in zip(names, references, strict=True):
+        difference = relative_difference(ours[name].cpu().numpy(), np.asarray(reference))
+        if difference > tolerance:
+            return name, difference, describe(produced[name])
+    return None
+
+
+def _produced(graph: onnx.GraphProto, last: str) -> dict[str, onnx.NodeProto]:
+    """The tensors that ``last`` depends on, itself included, in order, with their nodes."""
+    needed = {last}
+    chosen: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            continue
+        chosen.append(node)
+        needed.update(name for name in node.input if name)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                # Names of the inner graph are harmless: no outer node produces them.
+                for inner in all_nodes(attribute.g):
+                    needed.update(name for name in inner.input if name)
+                needed.update(value.name for value in attribute.g.output)
+    return {
+        name: node for node in reversed(chosen) for name in node.output if name and name in needed
+    }
+
+
+def _with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The model with ``names`` among its outputs; the argument itself if they are."""
+    present = {value.name for value in proto.graph.output}
+    missing = [name for name in names if name not in present]
+    if not missing:
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing)
+    return copy
+
+
+def _has_halves(proto: onnx.ModelProto) -> bool:
+    """Whether an input, an initializer or a Cast is in half precision."""
+    if any(tensor.data_type in _HALVES for tensor in proto.graph.initializer):
+        return True
+    if any(value.type.tensor_type.elem_type in _HALVES for value in proto.graph.input):
+        return True
+    return any(
+        attribute.name == "to" and attribute.i in _HALVES
+        for node in all_nodes(proto.graph)
+        if node.op_type == "Cast"
+        for attribute in node.attribute
+    )

@@ -1,0 +1,167 @@
+"""ONNX's own test cases of single operators, every one that the executor claims to run."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+from mmbm_onnx.errors import UnsupportedOperatorError
+from mmbm_onnx.execution.constants import tensor_from_array, tensor_from_proto
+from mmbm_onnx.execution.executor import GraphExecutor
+from mmbm_onnx.execution.expansion import all_nodes, expand
+from mmbm_onnx.execution.registry import TORCH_DTYPES, find, registered
+
+# Refused, and the test asserts that they are. Cases whose tensors have an element type that torch
+# lacks (strings, 8-bit floats, 4-bit and 2-bit integers) are found by their types, not listed.
+REFUSED = {
+    "test_batchnorm_epsilon_training_mode": "training mode",
+    "test_batchnorm_example_training_mode": "training mode",
+    "test_training_dropout": "random",
+    "test_training_dropout_default": "random",
+    "test_training_dropout_default_mask": "random",
+    "test_training_dropout_mask": "random",
+    "test_training_dropout_zero_ratio": "training mode",
+    "test_training_dropout_zero_ratio_mask": "training mode",
+    "test_div_uint64": "torch cannot divide uint64 exactly",
+    "test_mod_uint64": "torch cannot divide uint64 exactly",
+    "test_top_k_uint64": "torch cannot sort uint64",
+}
+
+# Relative precision of half types, with room for the roundings inside of a case that computes in
+# them; the executor computes in float32.
+ULP = {"float16": 2.0**-9, "bfloat16": 2.0**-6}
+
+
+@dataclass
+class Cases:
+    """All cases, sorted by what is to be expected of them."""
+
+    executed: list[Any] = field(default_factory=list)
+    refused: list[Any] = field(default_factory=list)
+    lacking: list[Any] = field(default_factory=list)
+    operators: set[tuple[str, int]] = field(default_factory=set)
+
+
+def element_types(model: onnx.ModelProto) -> set[int]:
+    """Element types of inputs, outputs, initializers and of what Cast and Constant make."""
+    values = [*model.graph.input, *model.graph.output]
+    types = {
+        value.type.tensor_type.elem_type for value in values if value.type.HasField("tensor_type")
+    }
+    types |= {tensor.data_type for tensor in model.graph.initializer}
+    for node in all_nodes(model.graph):
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                types.add(attribute.t.data_type)
+            if node.op_type == "Cast" and attribute.name == "to":
+                types.add(attribute.i)
+    return types
+
+
+@pytest.fixture(scope="module")
+def cases() -> Cases:
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        collected = collect_testcases(None)
+    sorted_cases = Cases()
+    for case in collected:
+        expanded = expand(case.model)
+        found = [
+            find(node.domain, node.op_type, expanded.opsets.get(node.domain, 0))
+            for node in all_nodes(expanded.graph)
+        ]
+        if None in found:
+            sorted_cases.lacking.append(case)
+        elif case.name in REFUSED or not element_types(case.model) <= set(TORCH_DTYPES):
+            sorted_cases.refused.append(case)
+        else:
+            sorted_cases.executed.append(case)
+            sorted_cases.operators |= {(entry.name, entry.since) for entry in found if entry}
+    return sorted_cases
+
+
+def tensor(value: Any, promote_half: bool) -> torch.Tensor:
+    if isinstance(value, TensorProto):
+        return tensor_from_proto(value, promote_half)
+    return tensor_from_array(np.asarray(value), promote_half)
+
+
+def run(case: Any, number: int, promote_half: bool) -> list[torch.Tensor]:
+    values = case.data_sets[number][0]
+    feeds = {
+        declared.name: tensor(value, promote_half)
+        for declared, value in zip(case.model.graph.input, values, strict=False)
+    }
+    names = [value.name for value in case.model.graph.output]
+    with torch.no_grad():
+        result = GraphExecutor(case.model, promote_half=promote_half).run(feeds, names)
+    return [result[name] for name in names]
+
+
+def compare(case: Any, expected: Any, actual: torch.Tensor) -> None:
+    array = numpy_helper.to_array(expected) if isinstance(expected, TensorProto) else expected
+    # One case gives plain integers as objects, without an element type.
+    array = np.asarray(array)
+    array = array.astype(actual.numpy().dtype) if array.dtype == object else array
+    tolerance = max(case.rtol, ULP.get(array.dtype.name, 0.0))
+    if array.dtype.name in ULP:
+        assert actual.dtype == torch.float32
+        array = array.astype(np.float32)
+    assert actual.numpy().dtype == array.dtype
+    assert tuple(actual.shape) == array.shape
+    np.testing.assert_allclose(actual.numpy(), array, rtol=tolerance, atol=case.atol)
+
+
+def test_every_case_of_the_operators_agrees(cases: Cases) -> None:
+    failures = []
+    for case in cases.executed:
+        for number, (_, expected) in enumerate(case.data_sets):
+            try:
+                for ours, theirs in zip(run(case, number, True), expected, strict=True):
+                    compare(case, theirs, ours)
+            except Exception as error:
+                failures.append(f"{case.name}: {' '.join(str(error).split())[:200]}")
+    assert not failures, "\n".join(failures)
+    assert len(cases.executed) >= 1450
+
+
+def test_what_is_not_executed_is_refused_by_name(cases: Cases) -> None:
+    silent = []
+    for case in cases.refused:
+        try:
+            run(case, 0, promote_half=True)
+        except UnsupportedOperatorError:
+            continue
+        silent.append(case.name)
+    assert silent == []
+    assert len(cases.refused) <= 180
+    assert set(REFUSED) <= {case.name for case in cases.refused}
+
+
+def test_graphs_with_other_operators_are_refused_by_name(cases: Cases) -> None:
+    for case in cases.lacking:
+        fed = [value.name for value in case.model.graph.input]
+        names = [value.name for value in case.model.graph.output]
+        with pytest.raises(UnsupportedOperatorError):
+            GraphExecutor(case.model).run({name: torch.zeros(1) for name in fed}, names)
+    assert len(cases.lacking) <= 230
+
+
+# Versions that no case reaches, and where they are tested instead.
+ELSEWHERE: dict[tuple[str, int], str] = {}
+
+
+def test_every_implementation_is_exercised(cases: Cases) -> None:
+    standard = {(entry.name, entry.since) for entry in registered() if not entry.domain}
+    missing = standard - cases.operators - set(ELSEWHERE)
+    assert not missing, str(sorted(missing))
+    assert not set(ELSEWHERE) & cases.operators
