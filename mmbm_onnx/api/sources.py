@@ -1,0 +1,119 @@
+"""What a caller may hand in, turned into what the rooms take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmbm_onnx.data import Preprocessing, read_samples
+from mmbm_onnx.errors import DataError, ModelError
+from mmbm_onnx.graph.read import OnnxModel, from_proto, read_model
+from mmbm_onnx.types import Interface, Samples
+
+if TYPE_CHECKING:
+    import torch
+
+ModelSource: TypeAlias = "str | Path | onnx.ModelProto | OnnxModel"
+Arrays: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[Any] | None]"
+SampleSource: TypeAlias = "str | Path | Samples | Arrays"
+
+
+def load_model(source: ModelSource) -> OnnxModel:
+    """A checked model from a path or a proto, which is copied.
+
+    Raises:
+        ModelError: It cannot be read, or is of another type.
+    """
+    if isinstance(source, OnnxModel):
+        return source
+    if isinstance(source, onnx.ModelProto):
+        return from_proto(source)
+    if isinstance(source, (str, Path)):
+        return read_model(source)
+    raise ModelError(f"a model is a path or an onnx.ModelProto, not {type(source).__name__}")
+
+
+def load_samples(
+    source: SampleSource,
+    interface: Interface,
+    preprocessing: Preprocessing | None,
+    *,
+    triggered: bool = False,
+) -> Samples:
+    """Samples from a path (image folder or ``.npz``), ``Samples``, or a pair of arrays.
+
+    Args:
+        source: Arrays are ``x (n, ...)``, passed to the model as they are, and ``y (n,)`` or None.
+        interface: The model's.
+        preprocessing: How images become tensors; arrays in memory are not preprocessed.
+
+    Raises:
+        DataError: They cannot be read, or have the wrong shape or type.
+    """
+    if isinstance(source, Samples):
+        return source
+    if isinstance(source, tuple):
+        if len(source) != 2:
+            raise DataError(f"samples as arrays are a pair (x, y), not {len(source)} arrays")
+        x, y = source
+        labels = None if y is None else _labels(np.asarray(y))
+        array = np.asarray(x)
+        if array.dtype.kind not in "f":
+            raise DataError(f"x is {array.dtype}; arrays in memory must be floats, ready to use")
+        return Samples(array.astype(interface.input_dtype, copy=False), labels)
+    if isinstance(source, (str, Path)):
+        return read_samples(Path(source), interface, preprocessing, triggered=triggered)
+    raise DataError(f"samples are a path or arrays, not {type(source).__name__}")
+
+
+def _labels(y: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    if y.dtype.kind not in "iu" or y.ndim != 1:
+        raise DataError(f"y is {y.dtype} with shape {y.shape}; labels are integers, shape (n,)")
+    return y.astype(np.int64)
+
+
+def export_module(module: torch.nn.Module, example: torch.Tensor) -> OnnxModel:
+    """Export a torch module to ONNX with a dynamic batch axis; the module is left as it was.
+
+    Args:
+        module: A classifier with one input; exported in eval mode.
+        example: An input batch ``(n, ...)``, n at least 2.
+
+    Raises:
+        ModelError: It cannot be exported, or ``onnxscript`` is not installed.
+    """
+    import torch
+
+    if importlib_missing("onnxscript"):
+        raise ModelError("exporting a torch module needs onnxscript: pip install mmbm-onnx[export]")
+    batch = example if len(example) > 1 else torch.cat([example, example])
+    training = module.training
+    module.eval()
+    try:
+        program = torch.onnx.export(
+            module,
+            (batch,),
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    except Exception as error:  # the exporter raises many kinds
+        text = " ".join(str(error).split())[:300]
+        raise ModelError(f"torch.onnx.export cannot export the module ({text})") from error
+    finally:
+        module.train(training)
+    assert program is not None
+    return from_proto(program.model_proto)
+
+
+def importlib_missing(name: str) -> bool:
+    """Whether a package is not installed."""
+    import importlib.util
+
+    return importlib.util.find_spec(name) is None

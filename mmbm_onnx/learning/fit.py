@@ -1,0 +1,266 @@
+"""The loop that learns the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmbm_onnx.errors import DataError
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.learning.margin import climb, margins, max_margin_inputs
+from mmbm_onnx.learning.parameters import BoundParameters
+from mmbm_onnx.learning.settings import Settings
+from mmbm_onnx.learning.statistics import (
+    activation_statistics,
+    share_above,
+)
+from mmbm_onnx.types import Bounds, Granularity, IntArray, Progress, Samples, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What learning gave.
+
+    Attributes:
+        bounds: One per site.
+        maximum: Highest clean activation per site on the fit part.
+        share_above: Share of clean activations above the bound, per site, on the fit part.
+        history: One entry per epoch: ``loss``, ``fidelity``, ``penalty``, ``accuracy``, ``weight``.
+        samples: Number of samples used.
+    """
+
+    bounds: Bounds
+    maximum: dict[str, float]
+    share_above: dict[str, float]
+    history: list[dict[str, float]] = field(default_factory=list)
+    samples: int = 0
+
+
+def learn_bounds(
+    classifier: Classifier,
+    fit: Samples,
+    sites: Sequence[Site],
+    settings: Settings,
+    *,
+    granularity: Granularity = "channel",
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> Learned:
+    """Learn upper bounds on activations from clean samples.
+
+    Minimises ``fidelity(bounds) + weight * penalty(bounds)`` over the bounds alone. Fidelity is
+    the mean squared difference of bounded and original logits on clean samples; the penalty is
+    the mean margin that max-margin inputs reach in the bounded network (MMAC, arXiv 2308.04617,
+    equation 4) or the norm of the bounds (MM-BM, arXiv 2205.06900, equation 6). The weight is
+    adapted so that accuracy on the fit part holds. On the CPU equal arguments give equal bits.
+
+    Args:
+        classifier: The network; not changed.
+        fit: Clean samples. Those that the network gets wrong are left out when labels are known;
+            without labels the network's own decisions are what must be kept.
+        sites: Where bounds go.
+        settings: See ``Settings``.
+        granularity: One bound per channel, or per tensor.
+        seed: Of the order of samples and of the noise max-margin inputs start from.
+        progress: Called once per epoch with loss, accuracy, penalty and weight.
+
+    Raises:
+        DataError: The network gets every sample wrong, or the loss is not finite.
+    """
+    x = torch.from_numpy(np.ascontiguousarray(fit.x)).to(classifier.device, classifier.dtype)
+    reference = original_logits(classifier, x, settings.batch_size)
+    keep = _kept(reference, fit.y)
+    x, reference = x[keep], reference[keep]
+    decisions = reference.argmax(1)
+    statistics = activation_statistics(classifier, x, sites, granularity, settings.batch_size)
+    parameters = BoundParameters(sites, statistics, settings)
+    history = _Loop(classifier, x, reference, decisions, parameters, settings, seed, progress).run()
+    final = parameters.result()
+    tensors = {name: torch.from_numpy(bound).to(x.device) for name, bound in final.items()}
+    return Learned(
+        bounds=final,
+        maximum={name: float(found.maximum.max()) for name, found in statistics.items()},
+        share_above=share_above(classifier, x, sites, tensors, settings.batch_size),
+        history=history,
+        samples=len(x),
+    )
+
+
+@torch.no_grad()
+def original_logits(classifier: Classifier, x: Tensor, batch_size: int) -> Tensor:
+    """Logits of the unbounded network, ``(n, classes)``, computed batch by batch."""
+    return torch.cat([classifier.logits(batch) for batch in torch.split(x, batch_size)])
+
+
+def _kept(reference: Tensor, labels: IntArray | None) -> Tensor:
+    if labels is None:
+        return torch.arange(len(reference), device=reference.device)
+    right = reference.argmax(1) == torch.from_numpy(labels).to(reference.device)
+    if not bool(right.any()):
+        raise DataError("the model gets every clean sample wrong; check preprocessing and labels")
+    return right.nonzero().squeeze(1)
+
+
+class _Loop:
+    """State of one learning run."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        reference: Tensor,
+        decisions: Tensor,
+        parameters: BoundParameters,
+        settings: Settings,
+        seed: int,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.classifier = classifier
+        self.x = x
+        self.reference = reference
+        self.decisions = decisions
+        self.parameters = parameters
+        self.settings = settings
+        self.progress = progress
+        self.generator = torch.Generator().manual_seed(seed)
+        self.optimizer = torch.optim.Adam(parameters.trained, lr=settings.learning_rate)
+        clean = margins(reference, decisions)
+        self.logit_unit = float(reference.var().clamp_min(1e-12)) if settings.relative else 1.0
+        self.margin_unit = float(clean.mean().clamp_min(1e-6)) if settings.relative else 1.0
+        self.inputs = x[:0]
+        self.targets = decisions[:0]
+
+    def run(self) -> list[dict[str, float]]:
+        settings = self.settings
+        weight = settings.weight
+        history = []
+        best: tuple[float, list[Tensor]] | None = None
+        for epoch in range(settings.epochs):
+            if self._inputs_due(epoch):
+                self._make_inputs()
+            entry = self._epoch(weight)
+            entry["weight"] = weight
+            if settings.keep == "best":
+                entry["accuracy"] = self._accuracy()  # of the bounds that may be kept
+            history.append(entry)
+            if not np.isfinite(entry["loss"]):
+                raise DataError("learning diverged (the loss is not finite); check the clean set")
+            holds = entry["accuracy"] >= settings.accuracy
+            adapting = epoch > settings.weight_after
+            if holds and adapting and (best is None or entry["penalty"] < best[0]):
+                best = entry["penalty"], self.parameters.snapshot()
+            if adapting and epoch % settings.weight_every == 0:
+                factor = settings.weight_factor
+                weight = weight * factor if holds else weight / factor
+            if self.progress is not None:
+                self.progress(Progress("learn", epoch + 1, settings.epochs, entry))
+        if settings.keep == "best" and best is not None:
+            self.parameters.restore(best[1])
+        return history
+
+    def _inputs_due(self, epoch: int) -> bool:
+        if self.settings.penalty != "margin":
+            return False
+        every = self.settings.inputs_every
+        return epoch == 0 or (every > 0 and epoch % every == 0)
+
+    def _make_inputs(self) -> None:
+        low, high = float(self.x.min()), float(self.x.max())
+        if len(self.inputs) and self.settings.inputs_against == "bounded":
+            with torch.no_grad():
+                bounds = {name: bound.clone() for name, bound in self.parameters.bounds().items()}
+            self.inputs = climb(
+                self.classifier,
+                self.inputs,
+                self.targets,
+                steps=self.settings.renewal_steps,
+                settings=self.settings,
+                low=low,
+                high=high,
+                bounds=bounds,
+            )
+            return
+        self.inputs, self.targets = max_margin_inputs(
+            self.classifier,
+            tuple(self.x.shape[1:]),
+            self.reference.shape[1],
+            self.settings,
+            low=low,
+            high=high,
+            generator=self.generator,
+            progress=self._input_progress(),
+        )
+
+    def _input_progress(self) -> Callable[[int, int], None] | None:
+        if self.progress is None:
+            return None
+        callback = self.progress
+        return lambda step, total: callback(Progress("max-margin inputs", step, total, {}))
+
+    def _epoch(self, weight: float) -> dict[str, float]:
+        order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
+        batches = torch.split(order, self.settings.batch_size)
+        attackers = self._attackers(len(batches))
+        sums = {"loss": 0.0, "fidelity": 0.0, "penalty": 0.0, "accuracy": 0.0}
+        for batch, attacker in zip(batches, attackers, strict=True):
+            fidelity, penalty, right = self._losses(batch, attacker)
+            loss = fidelity + weight * penalty
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.parameters.project()
+            share = len(batch) / len(self.x)
+            sums["loss"] += share * loss.item()
+            sums["fidelity"] += share * fidelity.item()
+            sums["penalty"] += share * penalty.item()
+            sums["accuracy"] += right / len(self.x)
+        return sums
+
+    @torch.no_grad()
+    def _accuracy(self) -> float:
+        """Share of the fit part that the bounded network decides as the original does."""
+        bounds = self.parameters.bounds()
+        right = 0
+        for index in torch.split(torch.arange(len(self.x)), 2 * self.settings.batch_size):
+            decided = self.classifier.logits(self.x[index], bounds).argmax(1)
+            right += int((decided == self.decisions[index]).sum())
+        return right / len(self.x)
+
+    def _attackers(self, steps: int) -> list[Tensor]:
+        """Which max-margin inputs go with each step; none for penalties that need none."""
+        size = self.settings.batch_size
+        if not len(self.inputs):
+            return [self.targets[:0]] * steps
+        picks: list[Tensor] = []
+        pool = torch.empty(0, dtype=torch.int64)
+        for _ in range(steps):
+            if len(pool) == 0:
+                pool = torch.randperm(len(self.inputs), generator=self.generator)
+            picks.append(pool[:size].to(self.x.device))
+            pool = pool[size:]
+        return picks
+
+    def _losses(self, batch: Tensor, attacker: Tensor) -> tuple[Tensor, Tensor, int]:
+        bounds = self.parameters.bounds()
+        joint = torch.cat([self.x[batch], self.inputs[attacker]])
+        logits = self.classifier.logits(joint, bounds)
+        clean, attacked = logits[: len(batch)], logits[len(batch) :]
+        fidelity = (clean - self.reference[batch]).square().mean() / self.logit_unit
+        right = int((clean.argmax(1) == self.decisions[batch]).sum())
+        if self.settings.penalty == "norm":
+            return fidelity, self._norm(bounds), right
+        reached = margins(attacked, self.targets[attacker])
+        penalty = reached.mean() / self.margin_unit if self.settings.relative else reached.sum()
+        return fidelity, penalty, right
+
+    def _norm(self, bounds: dict[str, Tensor]) -> Tensor:
+        norms = [
+            bound.norm() / start.norm() if self.settings.relative else bound.norm()
+            for bound, start in zip(bounds.values(), self.parameters.start.values(), strict=True)
+        ]
+        total = torch.stack(norms)
+        return total.mean() if self.settings.relative else total.sum()

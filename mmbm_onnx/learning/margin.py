@@ -1,0 +1,117 @@
+"""Margins, and the inputs that reach the largest ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.learning.settings import Settings
+
+_CHUNK = 250  # inputs that climb together
+
+
+def margins(logits: Tensor, classes: Tensor) -> Tensor:
+    """Logit of a class minus the largest other logit (arXiv 2308.04617, equation 1).
+
+    Args:
+        logits: ``(n, classes)``.
+        classes: Class of each row, int64 ``(n,)``.
+
+    Returns:
+        ``(n,)``, in logits.
+    """
+    own = torch.nn.functional.one_hot(classes, logits.shape[1]).bool()
+    others = logits.masked_fill(own, -torch.inf)
+    return logits.gather(1, classes[:, None]).squeeze(1) - others.amax(1)
+
+
+def max_margin_inputs(
+    classifier: Classifier,
+    shape: tuple[int, ...],
+    classes: int,
+    settings: Settings,
+    *,
+    low: float,
+    high: float,
+    generator: torch.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Inputs from uniform noise that climb the margin of each class in the original network.
+
+    Args:
+        classifier: The network; its bounds are not applied.
+        shape: Shape of one input.
+        classes: Number of classes.
+        settings: ``inputs_per_class``, ``input_steps``, ``input_rate`` and ``relative``.
+        low, high: Range of valid inputs, in the unit of the model's input.
+        generator: Source of the noise, on the CPU.
+        progress: Called with (steps done, steps in all).
+
+    Returns:
+        Inputs ``(classes * inputs_per_class, *shape)`` and their classes, int64.
+    """
+    count = settings.inputs_per_class
+    labels = torch.arange(classes).repeat_interleave(count).to(classifier.device)
+    noise = torch.rand((len(labels), *shape), generator=generator)
+    start = (low + (high - low) * noise).to(classifier.device, classifier.dtype)
+    climbed = climb(
+        classifier,
+        start,
+        labels,
+        steps=settings.input_steps,
+        settings=settings,
+        low=low,
+        high=high,
+        progress=progress,
+    )
+    return climbed, labels
+
+
+def climb(
+    classifier: Classifier,
+    start: Tensor,
+    labels: Tensor,
+    *,
+    steps: int,
+    settings: Settings,
+    low: float,
+    high: float,
+    bounds: Mapping[str, Tensor] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Inputs moved up the gradient of their class's margin, within the range of valid inputs.
+
+    Args:
+        classifier: The network.
+        start: Where they stand, ``(n, ...)``; not changed.
+        labels: Their classes, int64 ``(n,)``.
+        steps: Gradient steps.
+        settings: ``input_rate`` and ``relative``.
+        low, high: Range of valid inputs.
+        bounds: Bounds of the network that is climbed; None for the original.
+        progress: Called with (steps done, steps in all).
+    """
+    parts = []
+    chunks = list(zip(torch.split(start, _CHUNK), torch.split(labels, _CHUNK), strict=True))
+    for done, (part, own) in enumerate(chunks):
+        x = part.clone().requires_grad_(True)
+        optimizer: torch.optim.Optimizer
+        if settings.relative:
+            optimizer = torch.optim.Adam([x], lr=settings.input_rate * (high - low))
+        else:
+            optimizer = torch.optim.SGD([x], lr=settings.input_rate)
+        for step in range(steps):
+            optimizer.zero_grad()
+            reached = margins(classifier.logits(x.clamp(low, high), bounds), own)
+            (-reached.sum()).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if settings.relative:  # keeps Adam from piling up steps beyond the range
+                with torch.no_grad():
+                    x.clamp_(low, high)
+            if progress is not None:
+                progress(done * steps + step + 1, len(chunks) * steps)
+        parts.append(x.detach().clamp(low, high))
+    return torch.cat(parts)

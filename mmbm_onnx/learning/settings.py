@@ -1,0 +1,125 @@
+"""What a method is made of, and the methods there are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from mmbm_onnx.errors import OptionError
+
+Start = Literal["low", "maximum", "constant"]
+Scale = Literal["logarithmic", "linear"]
+Penalty = Literal["margin", "norm"]
+Target = Literal["original", "bounded"]
+Keep = Literal["last", "best"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How bounds are learned. Every field is recorded in the report.
+
+    Attributes:
+        method: Its name on the command line.
+        start: Where bounds begin: ``"low"``, at mean + ``start_value`` standard deviations of each
+            channel's clean activations; ``"maximum"``, at ``start_value`` times each channel's
+            clean maximum; ``"constant"``, at ``start_value`` everywhere.
+        start_value: See ``start``.
+        scale: What the optimiser steps on: the logarithm of each bound's ratio to its start, or
+            the bound itself.
+        learning_rate: Adam's, in the unit of ``scale``.
+        epochs: Passes over the fit part.
+        batch_size: Clean samples per step; as many max-margin inputs join them.
+        penalty: What is made small beside fidelity: the margin that max-margin inputs reach in
+            the bounded network (MMAC), or the norm of the bounds (MM-BM).
+        relative: Whether fidelity is measured in the variance of the original logits, the margin
+            in the mean clean margin and norms in those of the start, or all absolutely.
+        weight: Weight of the penalty at the start.
+        weight_factor: The weight is multiplied by it while accuracy holds, divided when not.
+        weight_every: Epochs between such changes.
+        weight_after: Epoch after which they begin.
+        accuracy: Share of the fit part that the bounded network must keep right.
+        inputs_per_class: Max-margin inputs per class.
+        input_steps: Gradient steps that make one.
+        input_rate: Size of a step: Adam's learning rate as a share of the input range when
+            ``relative``, plain gradient descent's otherwise.
+        inputs_every: Epochs after which max-margin inputs are renewed; 0 for never.
+        inputs_against: What renewed inputs climb: the ``"original"`` network, from fresh noise,
+            or the ``"bounded"`` one as it is by then, from where they stand (so that bounds and
+            inputs play the min-max game that MMAC's objective states).
+        renewal_steps: Gradient steps of a renewal against the bounded network.
+        keep: Which bounds are the result: the ``"last"`` epoch's, or the ``"best"``: those of the
+            lowest penalty among the epochs that held ``accuracy``, once the weight adapts.
+    """
+
+    method: str
+    start: Start = "low"
+    start_value: float = 1.0
+    scale: Scale = "logarithmic"
+    learning_rate: float = 0.05
+    epochs: int = 100
+    batch_size: int = 100
+    penalty: Penalty = "margin"
+    relative: bool = True
+    weight: float = 0.1
+    weight_factor: float = 1.2
+    weight_every: int = 1
+    weight_after: int = 10
+    accuracy: float = 0.97
+    inputs_per_class: int = 10
+    input_steps: int = 100
+    input_rate: float = 0.02
+    inputs_every: int = 10
+    inputs_against: Target = "bounded"
+    renewal_steps: int = 20
+    keep: Keep = "best"
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as plain values, for the report."""
+        return asdict(self)
+
+
+_METHODS = {
+    # Scale-free MMAC: nothing in it depends on the unit of activations or logits.
+    "mmac": Settings("mmac"),
+    # MM-BM, arXiv 2205.06900, section 5: fidelity plus the norm of the bounds.
+    "mmbm": Settings(
+        "mmbm", start="maximum", penalty="norm", weight=0.5, learning_rate=0.02, accuracy=0.95
+    ),
+    # MMAC, arXiv 2308.04617, with the constants of its public implementation.
+    "mmac-reference": Settings(
+        "mmac-reference",
+        start="constant",
+        start_value=1.0,
+        scale="linear",
+        learning_rate=0.1,
+        epochs=300,
+        batch_size=200,
+        relative=False,
+        weight=0.002,
+        weight_every=10,
+        weight_after=30,
+        accuracy=0.95,
+        inputs_per_class=50,
+        input_steps=300,
+        input_rate=0.01,
+        inputs_every=100,
+        inputs_against="original",
+        keep="last",
+    ),
+}
+METHODS = tuple(_METHODS)
+
+
+def settings_for(method: str, **changes: Any) -> Settings:
+    """The settings of a method, with those of ``changes`` that are not None applied.
+
+    Raises:
+        OptionError: No such method, or a value out of range.
+    """
+    if method not in _METHODS:
+        raise OptionError(f"no method {method!r}; there are: {', '.join(METHODS)}")
+    given = {name: value for name, value in changes.items() if value is not None}
+    for name in ("epochs", "batch_size"):
+        if name in given and given[name] < 1:
+            raise OptionError(f"{name} must be at least 1, not {given[name]}")
+    return replace(_METHODS[method], **given)

@@ -1,0 +1,102 @@
+"""Statistics of each channel's activations on clean samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.types import Granularity, Site
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationStatistics:
+    """Of one site over clean samples and positions; float32, shape ``(channels,)`` or ``()``."""
+
+    mean: Tensor
+    std: Tensor
+    maximum: Tensor
+
+
+def per_channel(site: Site, granularity: Granularity) -> bool:
+    """Whether a site takes one bound per channel."""
+    return granularity == "channel" and site.channel_axis is not None
+
+
+@torch.no_grad()
+def activation_statistics(
+    classifier: Classifier,
+    x: Tensor,
+    sites: Sequence[Site],
+    granularity: Granularity,
+    batch_size: int,
+) -> dict[str, ActivationStatistics]:
+    """Mean, standard deviation and maximum at every site, of the original network.
+
+    Args:
+        classifier: The network.
+        x: Clean samples ``(n, ...)``.
+        sites: Where to look.
+        granularity: Per channel where a site has a channel axis, or per tensor.
+        batch_size: Samples per forward pass.
+    """
+    count: dict[str, float] = {}
+    total: dict[str, Tensor] = {}
+    squares: dict[str, Tensor] = {}
+    highest: dict[str, Tensor] = {}
+    names = [site.tensor for site in sites]
+    for batch in torch.split(x, batch_size):
+        _, values = classifier.logits(batch, taps=names)
+        for site in sites:
+            value = _channels_first(values[site.tensor], site, granularity).double()
+            new = (value.sum(1), value.square().sum(1), value.amax(1))
+            if site.tensor in total:
+                total[site.tensor] += new[0]
+                squares[site.tensor] += new[1]
+                highest[site.tensor] = torch.maximum(highest[site.tensor], new[2])
+            else:
+                total[site.tensor], squares[site.tensor], highest[site.tensor] = new
+            count[site.tensor] = count.get(site.tensor, 0.0) + value.shape[1]
+    found = {}
+    for site in sites:
+        name = site.tensor
+        mean = total[name] / count[name]
+        variance = (squares[name] / count[name] - mean.square()).clamp_min(0)
+        parts = (mean, variance.sqrt(), highest[name])
+        if not per_channel(site, granularity):
+            parts = (parts[0][0], parts[1][0], parts[2][0])
+        found[name] = ActivationStatistics(*(part.float() for part in parts))
+    return found
+
+
+@torch.no_grad()
+def share_above(
+    classifier: Classifier,
+    x: Tensor,
+    sites: Sequence[Site],
+    bounds: Mapping[str, Tensor],
+    batch_size: int,
+) -> dict[str, float]:
+    """Share of each site's activations on clean samples that lie above their bound, in [0, 1]."""
+    above = {site.tensor: 0.0 for site in sites}
+    count = {site.tensor: 0.0 for site in sites}
+    for batch in torch.split(x, batch_size):
+        _, values = classifier.logits(batch, taps=list(above))
+        for site in sites:
+            bound = bounds[site.tensor]
+            granularity: Granularity = "channel" if bound.ndim else "tensor"
+            value = _channels_first(values[site.tensor], site, granularity)
+            above[site.tensor] += float((value > bound.reshape(-1, 1)).sum())
+            count[site.tensor] += value.numel()
+    return {name: above[name] / count[name] for name in above}
+
+
+def _channels_first(value: Tensor, site: Site, granularity: Granularity) -> Tensor:
+    """``(channels, everything else)``, or ``(1, everything)`` for one bound per tensor."""
+    if not per_channel(site, granularity):
+        return value.reshape(1, -1)
+    assert site.channel_axis is not None
+    return value.movedim(site.channel_axis, 0).flatten(1)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.sites import find_sites
+from mmbm_onnx.learning.statistics import activation_statistics, share_above
+
+
+@pytest.fixture
+def convolution():
+    """Conv with weights 1 and -2, so that activations are known."""
+    proto = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        two (float[N, 1, 2, 2] x) => (float[N, 2] logits)
+        <float[2, 1, 1, 1] w = {1.0, -2.0}>
+        {
+            c = Conv (x, w)
+            r = Relu (c)
+            g = GlobalAveragePool (r)
+            logits = Flatten (g)
+        }
+        """
+    )
+    sites = find_sites(proto).sites
+    return Classifier(proto, find_interface(proto), sites), sites
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_statistics_per_channel_are_those_of_numpy(convolution, batch_size: int) -> None:
+    classifier, sites = convolution
+    x = np.random.default_rng(0).normal(size=(7, 1, 2, 2)).astype(np.float32)
+    active = np.stack([np.maximum(x[:, 0], 0), np.maximum(-2 * x[:, 0], 0)])  # (2, 7, 2, 2)
+    found = activation_statistics(classifier, torch.from_numpy(x), sites, "channel", batch_size)
+    flat = active.reshape(2, -1)
+    np.testing.assert_allclose(found["r"].mean, flat.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(found["r"].std, flat.std(1), rtol=1e-5)
+    np.testing.assert_allclose(found["r"].maximum, flat.max(1), rtol=1e-6)
+
+
+def test_statistics_per_tensor_are_scalars(convolution) -> None:
+    classifier, sites = convolution
+    x = np.random.default_rng(0).normal(size=(7, 1, 2, 2)).astype(np.float32)
+    active = np.concatenate([np.maximum(x, 0), np.maximum(-2 * x, 0)])
+    found = activation_statistics(classifier, torch.from_numpy(x), sites, "tensor", 4)
+    assert found["r"].mean.shape == ()
+    np.testing.assert_allclose(found["r"].mean, active.mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["r"].maximum, active.max(), rtol=1e-6)
+
+
+def test_share_above_counts_what_the_bound_cuts(convolution) -> None:
+    classifier, sites = convolution
+    x = torch.tensor([[[[1.0, 2.0], [3.0, -4.0]]]])
+    # Channel 0: 1, 2, 3, 0; channel 1: 0, 0, 0, 8.
+    bounds = {"r": torch.tensor([1.5, 10.0])}
+    assert share_above(classifier, x, sites, bounds, 8)["r"] == pytest.approx(2 / 8)
+    assert share_above(classifier, x, sites, {"r": torch.tensor(2.5)}, 8)["r"] == pytest.approx(
+        2 / 8
+    )
