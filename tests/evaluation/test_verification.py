@@ -228,3 +228,34 @@ def test_an_original_that_does_not_know_the_clean_set_stops_the_verification() -
         verify(samples=shuffled)
     unchecked = verify(samples=shuffled, plausible=False)
     assert unchecked.measurements.original.accuracy is not None
+
+
+def test_a_graph_whose_shapes_contradict_themselves_is_not_valid() -> None:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(toy_models.hardened().proto)
+    wrong = onnx.helper.make_tensor_value_info("act", onnx.TensorProto.FLOAT, ["N", 7])
+    proto.graph.value_info.append(wrong)
+    result = verify(from_proto(proto))
+    assert failed(result) == ["hardened_valid"]
+    assert result.measurements.hardened is None
+
+
+def test_outputs_without_a_batch_axis_are_left_alone() -> None:
+    def with_constant(model: OnnxModel) -> onnx.ModelProto:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        for name, shape in (("scale", []), ("version", [5])):
+            value = np.zeros(shape, np.float32)
+            node = onnx.helper.make_node(
+                "Constant", [], [name], value=numpy_helper.from_array(value)
+            )
+            proto.graph.node.append(node)
+            info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+            proto.graph.output.append(info)
+        return proto
+
+    original = from_proto(with_constant(ORIGINAL))
+    stated = {"original_sha256": original.sha256}
+    hardened = from_proto(with_constant(toy_models.hardened(provenance=stated)))
+    result = verify_graphs(original, hardened, CLEAN)
+    assert failed(result) == []

@@ -58,3 +58,13 @@ def test_names_that_were_given_must_exist() -> None:
 def test_an_inspection_validates_against_its_schema(model: object) -> None:
     told = inspect_model(model).to_dict()  # type: ignore[arg-type]
     jsonschema.validate(json.loads(json.dumps(told, allow_nan=False)), load_schema("inspection-1"))
+
+
+def test_an_activation_beside_the_way_to_the_logits_takes_no_bound() -> None:
+    proto = toy_models.original_proto()
+    proto.graph.node.append(onnx.helper.make_node("Relu", ["before"], ["aside"]))
+    found = inspect_model(from_proto(proto))
+    assert [site.tensor for site in found.sites] == ["act"]
+    assert [(item.tensor, item.reason) for item in found.uncovered] == [
+        ("aside", "the logits do not depend on it")
+    ]
