@@ -172,7 +172,11 @@ def _legacy(node: NodeView, x: Tensor, scales: list[float]) -> Tensor:
     since=11,
     attributes=_ATTRIBUTES,
     host=(1, 2, 3),
-    limits="linear and cubic on floating-point tensors; tf_half_pixel_for_nn for nearest only",
+    limits=(
+        "linear and cubic on floating-point tensors; tf_half_pixel_for_nn for nearest only; where "
+        "scale times length is not whole, align_corners and aspect ratios follow onnx.reference, "
+        "from which ONNX Runtime departs"
+    ),
 )
 def resize_11(
     node: NodeView,
