@@ -76,14 +76,14 @@ def expand(model: onnx.ModelProto) -> Expanded:
         if not names:
             break
         _spell_out_defaults(light.graph, names, opsets)
-        for name in sorted(names):
+        for entry in sorted(names):
             try:
                 light = onnx.inliner.inline_selected_functions(
-                    light, [name], exclude=False, inline_schema_functions=True
+                    light, [entry], exclude=False, inline_schema_functions=True
                 )
             except (RuntimeError, ValueError):
                 # Its nodes stay, and are refused by name if their results are needed.
-                refused.add(name)
+                refused.add(entry)
     constants.update(lifted)
     constants.update({tensor.name: tensor for tensor in light.graph.initializer})
     return Expanded(light.graph, constants, _opsets(light))

@@ -75,7 +75,8 @@ def check_parity(
     worst = relative_difference(ours, reference)
     if worst <= tolerance:
         return Parity(worst, tolerance, len(x))
-    first = _first_difference(classifier, proto, x, provider, tolerance)
+    start, end = _worst_group(ours, reference, interface.batch)
+    first = _first_difference(classifier, proto, x[start:end], provider, tolerance)
     where = (
         "no single tensor before them differs that much: the difference builds up gradually, or "
         "only in samples run together"
@@ -109,6 +110,17 @@ def relative_difference(ours: npt.NDArray[Any], reference: npt.NDArray[Any]) -> 
     return gap / scale if scale > 0 else float("inf")
 
 
+def _worst_group(
+    ours: npt.NDArray[Any], reference: npt.NDArray[Any], batch: int | None
+) -> tuple[int, int]:
+    """The range of samples that ran together and hold the largest difference."""
+    if batch is None:
+        return 0, len(ours)
+    rows = [relative_difference(a, b) for a, b in zip(ours, reference, strict=True)]
+    start = int(np.argmax(rows)) // batch * batch
+    return start, start + batch
+
+
 def _first_difference(
     classifier: Classifier,
     proto: onnx.ModelProto,
@@ -119,7 +131,7 @@ def _first_difference(
     """Tensor, difference and node of the first disagreement in the main graph, if there is one."""
     interface = classifier.interface
     if interface.batch is not None:
-        x = x[np.minimum(np.arange(interface.batch), len(x) - 1)]
+        x = x[np.minimum(np.arange(interface.batch), len(x) - 1)]  # filled up with its last sample
     produced = _produced(proto.graph, interface.logits)
     names = list(produced)
     # Without optimizations: fused nodes do not compute what lies between them.

@@ -24,26 +24,17 @@ def size(_: NodeView, x: Tensor) -> Tensor:
     return torch.tensor(prod(x.shape), dtype=torch.int64)
 
 
-@operator("Reshape", attributes=("shape",))
-def reshape_1(node: NodeView, x: Tensor) -> Tensor:
-    """Before opset 5: the shape is an attribute."""
-    return _reshaped(x, node.attributes["shape"], keep_zero=False)
-
-
 @operator("Reshape", since=5, attributes=("allowzero",), host=(1,))
-def reshape_5(node: NodeView, x: Tensor, target: Tensor) -> Tensor:
+def reshape(node: NodeView, x: Tensor, target: Tensor) -> Tensor:
     """-1 is what is left; 0 copies the axis' length, or is meant with allowzero."""
-    return _reshaped(x, integers(target), keep_zero=bool(node.get("allowzero", 0)))
-
-
-def _reshaped(x: Tensor, target: list[int], keep_zero: bool) -> Tensor:
-    if keep_zero:
-        if 0 in target and -1 in target:
-            raise ModelError(f"shape {target} has both 0 and -1 with allowzero")
-        return x.reshape(target)
-    if any(length == 0 and axis >= x.ndim for axis, length in enumerate(target)):
-        raise ModelError(f"shape {target} copies an axis that shape {list(x.shape)} lacks")
-    return x.reshape([x.shape[a] if length == 0 else length for a, length in enumerate(target)])
+    lengths = integers(target)
+    if node.get("allowzero", 0):
+        if 0 in lengths and -1 in lengths:
+            raise ModelError(f"shape {lengths} has both 0 and -1 with allowzero")
+        return x.reshape(lengths)
+    if any(length == 0 and axis >= x.ndim for axis, length in enumerate(lengths)):
+        raise ModelError(f"shape {lengths} copies an axis that shape {list(x.shape)} lacks")
+    return x.reshape([x.shape[a] if length == 0 else length for a, length in enumerate(lengths)])
 
 
 @operator("Flatten", attributes=("axis",))
@@ -100,11 +91,10 @@ def transpose(node: NodeView, x: Tensor) -> Tensor:
     return x.permute(node.get("perm") or tuple(reversed(range(x.ndim))))
 
 
-@operator("Concat", attributes=("axis",))
 @operator("Concat", since=4, attributes=("axis",))
 def concat(node: NodeView, *parts: Tensor) -> Tensor:
     """The inputs joined along ``axis``."""
-    axis = counted(node.get("axis", 1), parts[0].ndim)
+    axis = counted(node.attributes["axis"], parts[0].ndim)
     if any(part.ndim != parts[0].ndim for part in parts):
         raise ModelError(f"inputs have {sorted({part.ndim for part in parts})} axes")
     return torch.cat(parts, axis)
