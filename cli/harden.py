@@ -168,7 +168,7 @@ def harden(
     if style == "json":
         emit(to_json(report).decode().rstrip())
     elif not quiet:
-        emit(harden_summary(report))
+        emit(harden_summary(report, report_path=outputs["report"]))
     return OK if result.passed else GATE_FAILED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmbm_onnx.evaluation.figures import Figures
@@ -31,8 +32,8 @@ def gates_table(gates: Sequence[Gate | Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def harden_summary(report: Mapping[str, Any]) -> str:
-    """A harden report (the dict) for people."""
+def harden_summary(report: Mapping[str, Any], *, report_path: Path | None = None) -> str:
+    """A harden report (the dict) for people, with where it was written itself."""
     model, clean, method = report["model"], report["clean_set"], report["method"]
     execution = report["execution"]
     seconds = sum(report["seconds"].values())
@@ -61,8 +62,10 @@ def harden_summary(report: Mapping[str, Any]) -> str:
     parts = [head, _scores_table(report)]
     if report["gates"]:
         parts.append(gates_table(report["gates"]))
-    if report["files"]:
-        written = [(entry["role"], entry["path"]) for entry in report["files"]]
+    written = [(entry["role"], entry["path"]) for entry in report["files"]]
+    if report_path is not None:
+        written.append(("report", str(report_path)))
+    if written:
         parts.append("written\n" + _indented(pairs(written)))
     return "\n\n".join(parts)
 
@@ -160,7 +163,7 @@ def _scores_table(report: Mapping[str, Any]) -> str:
         if scores is None:
             continue
         times = [
-            f"{latency[role, size]['ratio']:.2f}" if (role, size) in latency else "-"
+            f"{latency[role, size]['ratio']:.2f} x" if (role, size) in latency else "-"
             for size in sizes
         ]
         rows.append((role, percent(scores["accuracy"]), percent(scores["agreement"]), *times))

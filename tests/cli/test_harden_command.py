@@ -210,6 +210,7 @@ def test_results_go_to_stdout_and_warnings_to_stderr(run, files, api) -> None:
     assert result.stdout.startswith("model ")
     assert "1 of 1 activations" in result.stdout
     assert f"hardened  {files / 'original.hardened.onnx'}" in result.stdout
+    assert f"report    {files / 'original.report.json'}" in result.stdout
 
 
 def test_quiet_means_silent(run, files, api) -> None:

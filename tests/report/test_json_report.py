@@ -215,4 +215,4 @@ def test_the_summary_tells_the_outcome_on_a_terminal() -> None:
     ):
         assert part in text
     (row,) = [line for line in text.splitlines() if line.startswith("detector     1")]
-    assert row.split() == ["detector", "100.00", "%", "100.00", "%", "1.90"]
+    assert row.split() == ["detector", "100.00", "%", "100.00", "%", "1.90", "x"]
