@@ -12,16 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.rewriting.bounds import bound_node, bound_output
 from mmbm_onnx.rewriting.harden import Activation
+from mmbm_onnx.rewriting.operators import Operators
 from mmbm_onnx.rewriting.surgeon import Surgeon
 from mmbm_onnx.rewriting.topology import Topology
 from mmbm_onnx.types import Bounds
 
 BOUNDED = "mmbm_bounded/"
 CORRECTED = "mmbm_corrected/"
+_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_FLOATS = (*_HALF, TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 class Branch:
@@ -40,14 +44,14 @@ class Branch:
         activations: Sequence[Activation],
         bounds: Bounds,
         logits: str,
-        is_float: Callable[[str], bool],
+        elem_type: Callable[[str], int],
         *,
         share_prefix: bool,
     ) -> None:
         self._surgeon = surgeon
         self._bounds = bounds
         self._logits = logits
-        self._is_float = is_float
+        self._elem_type = elem_type
         self._topology = topology = Topology(surgeon)
         if logits not in topology.producer:
             raise RewriteError(f"no node of the main graph produces the logits {logits!r}")
@@ -72,6 +76,7 @@ class Branch:
         self._copied = (bounded & needed) - behind
         self._values: dict[str, gs.Tensor] = {}
         self._private: dict[str, gs.Tensor] = {}
+        self._weights: dict[str, gs.Tensor] = {}
 
     def _carriers(self) -> set[int]:
         """Positions of the main graph's nodes with a bounded activation in their subgraphs."""
@@ -156,7 +161,9 @@ class Branch:
             bound = self._bounds[name]
             graph.nodes.append(bound_node(self._surgeon, source, target, site, bound))
             return target
-        if name not in topology.producer or name in topology.constant or topology.edges[name] > 1:
+        if name in topology.constant:
+            return self._weight(name)
+        if name not in topology.producer or topology.edges[name] > 1:
             return topology.tensor(name)
         return self._private_value(name)
 
@@ -166,7 +173,7 @@ class Branch:
             return self._private[name]
         topology = self._topology
         if name in topology.constant:
-            value = topology.tensor(name)
+            value = self._weight(name)
         elif name in topology.producer and topology.edges[name] == 1:
             self._copy(topology.producer[name], BOUNDED, self._private_value, self._private)
             return self._private[name]
@@ -175,13 +182,24 @@ class Branch:
         self._private[name] = value
         return value
 
+    def _weight(self, name: str) -> gs.Tensor:
+        """The same weight for both branches, stored once.
+
+        ONNX Runtime widens half-precision weights when it loads a model for the CPU, but only
+        those with one reader, and picks other kernels for the rest. So there the branch reads the
+        weight through a Reshape to its own shape, which is computed once, at loading.
+        """
+        source = self._topology.tensor(name)
+        if self._elem_type(name) not in _HALF:
+            return source
+        if name not in self._weights:
+            ops = Operators(self._surgeon, BOUNDED)
+            shape = ops.add("Shape", source, name=f"{name}/shape")
+            self._weights[name] = ops.add("Reshape", source, shape, name=name)
+        return self._weights[name]
+
     def _alias(self, name: str) -> gs.Tensor:
         source = self._topology.tensor(name)
-        if not self._is_float(name):
+        if self._elem_type(name) not in _FLOATS:
             return source  # integers do not round, whatever is fused
-        alias = self._surgeon.variable(BOUNDED + name)
-        node_name = self._surgeon.fresh_node(alias.name)
-        self._surgeon.graph.nodes.append(
-            gs.Node("Max", name=node_name, inputs=[source], outputs=[alias])
-        )
-        return alias
+        return Operators(self._surgeon, BOUNDED).add("Max", source, name=name)

@@ -21,6 +21,7 @@ from mmbm_onnx.rewriting.operators import Operators
 # every difference of two stays finite in the logits' own type.
 _LIMITS: dict[int, float] = {TensorProto.FLOAT16: 16384.0}
 _LIMIT = 1e38
+_HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,11 @@ def decide(
     ops: Operators, original: gs.Tensor, bounded: gs.Tensor, dtype: int, classes: int, null: Null
 ) -> Decision:
     """Append the decision on two logits tensors ``(n, classes)`` of ONNX element type ``dtype``."""
+    if dtype in _HALF:
+        # ONNX Runtime drops pairs of casts, and with them the rounding that decides between equal
+        # classes; Flatten changes nothing on (n, classes) and stands between the two.
+        original = ops.add("Flatten", original, name="original_rounded", axis=1)
+        bounded = ops.add("Flatten", bounded, name="bounded_rounded", axis=1)
     first = _as_float32(ops, original, dtype, "original_logits")
     second = _as_float32(ops, bounded, dtype, "bounded_logits")
     # float64 keeps its own comparison: two classes may be equal once rounded to float32.
@@ -69,7 +75,8 @@ def decide(
     flagged = ops.add("Or", above, undefined, name="is_flagged")
 
     masked = _masked(ops, mask, bounded, second, dtype)
-    other = ops.add("ArgMax", masked, name="best_other", axis=1, keepdims=1)
+    best = _as_float32(ops, masked, dtype, "masked_widened") if dtype in _HALF else masked
+    other = ops.add("ArgMax", best, name="best_other", axis=1, keepdims=1)
     return Decision(
         score=score,
         p_value=_p_value(ops, null, score, undefined),
@@ -161,7 +168,10 @@ def _masked(
     floor = ops.add("Sub", below, gap, name="mask_value")
     if dtype != TensorProto.DOUBLE:
         masked = ops.add("Where", mask, floor, finite, name="masked_float32")
-        return masked if dtype == TensorProto.FLOAT else ops.cast(masked, dtype, "masked_logits")
+        if dtype == TensorProto.FLOAT:
+            return masked
+        rounded = ops.cast(masked, dtype, "masked_narrowed")
+        return ops.add("Flatten", rounded, name="masked_logits", axis=1)
     nearest_double = ops.cast(nearest, dtype, "nearest_limit_float64")
     finite_double = ops.add("Where", inside, bounded, nearest_double, name="finite_float64")
     floor_double = ops.cast(floor, dtype, "mask_value_float64")

@@ -99,7 +99,7 @@ def build_detector(
         activations,
         bounds,
         interface.logits,
-        lambda name: name in types and types[name].tensor_type.elem_type in _FLOATS,
+        lambda name: types[name].tensor_type.elem_type if name in types else 0,
         share_prefix=share_prefix,
     )
     ranks = {name: _rank(name, types, interface) for name in branch.heads}

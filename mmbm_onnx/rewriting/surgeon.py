@@ -165,7 +165,6 @@ class Surgeon:
             opset=self.opset,
         )
         self._bodies[id(new)] = (new, body)
-        self._types[id(new)] = list(self._types.get(id(graph), ()))
         return new
 
     def describe(self, graph: gs.Graph, name: str, like: str) -> None:
