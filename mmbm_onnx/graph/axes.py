@@ -136,7 +136,7 @@ def settled(layout: Layout, lengths: Sequence[Size]) -> Layout:
         factors = [part.size for part in axis if isinstance(part.size, int)]
         if isinstance(length, int) and len(factors) == len(axis) and math.prod(factors) != length:
             return plain(lengths)
-        alone = len(axis) == 1 and length is not None
+        alone = len(axis) == 1 and length is not None and not factors
         new.append((Part(length, axis[0].label),) if alone else axis)
     return tuple(new)
 

@@ -9,6 +9,8 @@ and an unknown axis is never taken for the channels.
 
 from __future__ import annotations
 
+import math
+
 import onnx
 
 from mmbm_onnx.graph.axes import Label, Layout, Part, Size, channel_of, plain, settled
@@ -31,6 +33,15 @@ def channel_axis(tensor: str, scope: Scope) -> int | None:
         scope: The graph it lives in.
     """
     return channel_of(scope.layouts.get(tensor))
+
+
+def length(tensor: str, axis: int, scope: Scope) -> int | None:
+    """Length of an axis of ``tensor``, from its type or what the axis is made of, or None."""
+    known = (scope.sizes(tensor) or ())[axis]
+    if isinstance(known, int):
+        return known
+    factors = [part.size for part in scope.layouts[tensor][axis] if isinstance(part.size, int)]
+    return math.prod(factors) if len(factors) == len(scope.layouts[tensor][axis]) else None
 
 
 def start(scope: Scope) -> None:

@@ -11,8 +11,10 @@ import math
 
 import onnx
 
+from mmbm_onnx.graph.modern import modernise
 from mmbm_onnx.graph.walk import graphs, value_types
 
+_TENSOR = (None, "tensor_type")
 _KEEP = 1024  # elements: larger initializers are weights, whose values no shape depends on
 
 
@@ -33,13 +35,16 @@ def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
         stated = stated or bool(graph.value_info)
         del graph.value_info[:]
     inferred = _infer(bare)
+    if (modern := modernise(bare)) is not None:
+        _complete(inferred, _infer(modern))
     if stated:
-        believed = _infer(declared)
-        for (_, graph), (_, other) in zip(
-            graphs(inferred.graph), graphs(believed.graph), strict=True
-        ):
-            _fill(graph, other)
+        _complete(inferred, _infer(declared))
     return inferred
+
+
+def _complete(proto: onnx.ModelProto, other: onnx.ModelProto) -> None:
+    for (_, graph), (_, twin) in zip(graphs(proto.graph), graphs(other.graph), strict=True):
+        _fill(graph, twin)
 
 
 def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -70,8 +75,8 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _fill(graph: onnx.GraphProto, declared: onnx.GraphProto) -> None:
     """Complete the inner types of ``graph`` from those declared: whole types and unknown axes."""
     known = value_types(graph)
-    infos = {info.name: info.type for info in graph.value_info}
-    for info in declared.value_info:
+    infos = {info.name: info.type for info in (*graph.value_info, *graph.output)}
+    for info in (*declared.value_info, *declared.output):
         if info.name not in known:
             _forget_symbols(graph.value_info.add(name=info.name, type=info.type).type)
         elif info.name in infos:
@@ -79,7 +84,7 @@ def _fill(graph: onnx.GraphProto, declared: onnx.GraphProto) -> None:
 
 
 def _fill_type(kind: onnx.TypeProto, declared: onnx.TypeProto) -> None:
-    if not kind.HasField("tensor_type") or not declared.HasField("tensor_type"):
+    if not declared.HasField("tensor_type") or kind.WhichOneof("value") not in _TENSOR:
         return
     tensor, other = kind.tensor_type, declared.tensor_type
     if not tensor.elem_type:

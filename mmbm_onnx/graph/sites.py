@@ -149,7 +149,7 @@ class _Search:
             dtype=onnx.helper.tensor_dtype_to_np_dtype(self._element_type(node, scope)),
             rank=None if shape is None else len(shape),
             channel_axis=axis,
-            channels=None if shape is None or axis is None else shape[axis],
+            channels=None if axis is None else channels.length(tensor, axis, scope),
             upper=upper,
             scope=scope.name,
         )

@@ -117,7 +117,10 @@ class _Staged:
             OSError: The system refuses, or the name exists.
         """
         if self._name is None:
-            os.link(f"/proc/self/fd/{self._fd}", name, follow_symlinks=True)
+            # Only with a directory given does Python call linkat, which can follow the link; the
+            # path is absolute, so which directory does not matter.
+            source = f"/proc/self/fd/{self._fd}"
+            os.link(source, name, src_dir_fd=self._fd, follow_symlinks=True)
             return
         try:
             os.link(self._name, name)
