@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mmbm_onnx.api.hardening import HardenResult, harden
+    from mmbm_onnx.api.hardening import harden
     from mmbm_onnx.api.inspecting import inspect
     from mmbm_onnx.api.verifying import verify
     from mmbm_onnx.data import Preprocessing
     from mmbm_onnx.errors import MmbmError
     from mmbm_onnx.evaluation.verification import VerifyResult
+    from mmbm_onnx.pipeline.result import HardenResult
     from mmbm_onnx.report.inspection import Inspection
     from mmbm_onnx.types import Bounds, Progress, Samples, Site
 
 _HOMES = {
     "Bounds": "mmbm_onnx.types",
-    "HardenResult": "mmbm_onnx.api.hardening",
+    "HardenResult": "mmbm_onnx.pipeline.result",
     "Inspection": "mmbm_onnx.report.inspection",
     "MmbmError": "mmbm_onnx.errors",
     "Preprocessing": "mmbm_onnx.data",

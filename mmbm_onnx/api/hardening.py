@@ -2,95 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-import onnx
-
-from mmbm_onnx.api.sources import ModelSource, SampleSource
+from mmbm_onnx.api.sources import (
+    ModelSource,
+    SampleSource,
+    export_module,
+    is_module,
+    load_model,
+    load_samples,
+)
 from mmbm_onnx.data import Preprocessing
-from mmbm_onnx.errors import OptionError, OutputError
-from mmbm_onnx.evaluation.gates import Gate
-from mmbm_onnx.graph.write import write_files
-from mmbm_onnx.report.json_report import to_json, with_files
-from mmbm_onnx.types import Bounds, Granularity, Progress
+from mmbm_onnx.errors import OptionError
+from mmbm_onnx.types import Granularity, Progress
 
 if TYPE_CHECKING:
     import torch
 
-
-@dataclass(frozen=True, slots=True)
-class HardenResult:
-    """What ``harden`` made, in memory.
-
-    Attributes:
-        hardened: The hardened graph.
-        detector: The detector graph, or None.
-        bounds: The learned bounds, site by site.
-        report: The JSON report; its schema is ``docs/report-schema.md``.
-        gates: What had to hold.
-        warnings: One line each.
-    """
-
-    hardened: onnx.ModelProto
-    detector: onnx.ModelProto | None
-    bounds: Bounds
-    report: dict[str, Any]
-    gates: tuple[Gate, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether all gates hold."""
-        return all(gate.passed for gate in self.gates)
-
-    def save(
-        self,
-        output: str | Path,
-        *,
-        detector_output: str | Path | None = None,
-        report: str | Path | None = None,
-        force: bool = False,
-    ) -> dict[str, Any]:
-        """Write the graphs and the report: all of them, or none.
-
-        Args:
-            output: Where the hardened graph goes.
-            detector_output: Where the detector graph goes, or None to leave it out.
-            report: Where the JSON report goes, or None to leave it out.
-            force: Whether existing files may be overwritten.
-
-        Returns:
-            The report, with paths and SHA-256 of the graphs.
-
-        Raises:
-            OutputError: A file exists, would be written twice, or cannot be written.
-        """
-        graphs = {"hardened": (Path(output), self.hardened)}
-        if detector_output is not None:
-            if self.detector is None:
-                raise OutputError(f"{detector_output}: there is no detector to write")
-            graphs["detector"] = (Path(detector_output), self.detector)
-        contents = {
-            role: (path, proto.SerializeToString(deterministic=True))
-            for role, (path, proto) in graphs.items()
-        }
-        digests = {
-            role: (path, hashlib.sha256(content).hexdigest())
-            for role, (path, content) in contents.items()
-        }
-        full = with_files(self.report, digests)
-        entries = list(contents.values())
-        if report is not None:
-            entries.append((Path(report), to_json(full)))
-        files = dict(entries)
-        if len(files) < len(entries):
-            raise OutputError(f"{output}: two outputs would be written to the same file")
-        write_files(files, force=force)
-        return full
+    from mmbm_onnx.pipeline.result import HardenResult
 
 
 def harden(
@@ -160,16 +91,16 @@ def harden(
         raise OptionError(f"granularity is {granularity!r}, expected 'channel' or 'tensor'")
 
     # Imported here, so that verify and inspect never load torch.
-    from mmbm_onnx.api.pipeline import Pipeline
     from mmbm_onnx.learning.settings import settings_for
+    from mmbm_onnx.pipeline.hardening import Pipeline
 
-    return Pipeline(
+    pipeline = Pipeline(
         settings=settings_for(method, epochs=epochs, batch_size=batch_size),
         granularity=granularity,
         wants_detector=detector,
         false_positive_rate=false_positive_rate,
         max_accuracy_drop=max_accuracy_drop,
-        preprocessing=preprocessing,
+        preprocessing=(preprocessing or Preprocessing()).describe() if _are_files(clean) else None,
         input_name=input_name,
         logits_name=logits_name,
         device=device,
@@ -179,7 +110,18 @@ def harden(
         calibration_fraction=calibration_fraction,
         min_accuracy=min_accuracy,
         progress=progress,
-    ).run(model, clean, example_input)
+    )
+    if is_module(model):
+        if example_input is None:
+            raise OptionError("exporting a torch module needs example_input, a batch of inputs")
+        source = export_module(model, example_input)
+    else:
+        source = load_model(cast(ModelSource, model))
+    return pipeline.run(source, lambda interface: load_samples(clean, interface, preprocessing))
+
+
+def _are_files(clean: SampleSource) -> bool:
+    return isinstance(clean, (str, Path))
 
 
 def _check_fraction(name: str, value: float) -> None:

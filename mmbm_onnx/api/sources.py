@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +78,12 @@ def _labels(y: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     return y.astype(np.int64)
 
 
+def is_module(source: object) -> TypeGuard[torch.nn.Module]:
+    """Whether a torch module was handed in; torch is not imported to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.nn.Module)
+
+
 def export_module(module: torch.nn.Module, example: torch.Tensor) -> OnnxModel:
     """Export a torch module to ONNX with a dynamic batch axis; the module is left as it was.
 
@@ -88,7 +96,7 @@ def export_module(module: torch.nn.Module, example: torch.Tensor) -> OnnxModel:
     """
     import torch
 
-    if importlib_missing("onnxscript"):
+    if importlib.util.find_spec("onnxscript") is None:
         raise ModelError("exporting a torch module needs onnxscript: pip install mmbm-onnx[export]")
     batch = example if len(example) > 1 else torch.cat([example, example])
     training = module.training
@@ -110,10 +118,3 @@ def export_module(module: torch.nn.Module, example: torch.Tensor) -> OnnxModel:
         module.train(training)
     assert program is not None
     return from_proto(program.model_proto)
-
-
-def importlib_missing(name: str) -> bool:
-    """Whether a package is not installed."""
-    import importlib.util
-
-    return importlib.util.find_spec(name) is None

@@ -194,7 +194,7 @@ class _Runner:
         name = self.interface.logits
         session = self.session(with_output(proto, name))
         found = run_batches(session, self.interface, x, [name], _BATCH)[name]
-        logits: npt.NDArray[np.float32] = found.astype(np.float32)
+        logits: npt.NDArray[np.float32] = np.asarray(found).astype(np.float32)
         return logits
 
     def answers(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Predictions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,7 @@ import onnx
 import torch
 
 from mmbm_onnx import __version__
-from mmbm_onnx.api.hardening import HardenResult
-from mmbm_onnx.api.sources import ModelSource, SampleSource, export_module, load_model, load_samples
-from mmbm_onnx.api.written import Written, with_output, write_graphs
-from mmbm_onnx.data import Preprocessing, check_accuracy, check_samples, split
+from mmbm_onnx.data import check_accuracy, check_samples, split
 from mmbm_onnx.errors import ModelError, NothingToHardenError, OptionError, RuntimeMissingError
 from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
 from mmbm_onnx.evaluation.gates import Gate, at_most
@@ -31,6 +28,8 @@ from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.sites import SiteReport, find_sites
 from mmbm_onnx.learning.fit import learn_bounds
 from mmbm_onnx.learning.settings import Settings
+from mmbm_onnx.pipeline.result import HardenResult
+from mmbm_onnx.pipeline.written import Written, with_output, write_graphs
 from mmbm_onnx.report.json_report import harden_report
 from mmbm_onnx.report.pieces import (
     CleanSet,
@@ -50,14 +49,15 @@ _PARITY_SAMPLES = 8
 
 @dataclass
 class Pipeline:
-    """One hardening. Fields are the arguments of ``harden``; ``run`` does it."""
+    """One hardening. Fields are the arguments of ``harden`` (``preprocessing`` as it is reported,
+    None for samples taken as they are); ``run`` does it."""
 
     settings: Settings
     granularity: Granularity
     wants_detector: bool
     false_positive_rate: float
     max_accuracy_drop: float
-    preprocessing: Preprocessing | None
+    preprocessing: Mapping[str, Any] | None
     input_name: str | None
     logits_name: str | None
     device: str
@@ -70,19 +70,18 @@ class Pipeline:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def run(
-        self,
-        source: ModelSource | torch.nn.Module,
-        clean: SampleSource,
-        example: torch.Tensor | None,
-    ) -> HardenResult:
-        """Do it; see ``harden``."""
+    def run(self, model: OnnxModel, read: Callable[[Interface], Samples]) -> HardenResult:
+        """Do it; see ``harden``.
+
+        Args:
+            model: The original.
+            read: Reads the clean set for a model's interface.
+        """
         device = torch_device(self.device)
         with torch_settings(self.threads):
             with self._phase("read"):
-                model = self._load(source, example)
                 proto, interface, report = self._survey(model)
-                samples = load_samples(clean, interface, self.preprocessing)
+                samples = read(interface)
                 self.warnings += [*samples.notes, *check_samples(samples, interface)]
                 session = Session(proto, provider=self.provider, threads=self.threads)
                 logits = self._original_logits(proto, interface, samples)
@@ -130,7 +129,7 @@ class Pipeline:
                 tool=Tool(__version__),
                 model=model,
                 interface=interface,
-                clean_set=self._clean_set(clean, samples, fit, calibration, logits),
+                clean_set=self._clean_set(samples, fit, calibration, logits),
                 method=Method(self.settings.method, self.granularity, self.settings.describe()),
                 sites=[
                     summarize_site(
@@ -155,15 +154,6 @@ class Pipeline:
             gates=gates,
             warnings=tuple(self.warnings),
         )
-
-    def _load(
-        self, source: ModelSource | torch.nn.Module, example: torch.Tensor | None
-    ) -> OnnxModel:
-        if not isinstance(source, torch.nn.Module):
-            return load_model(source)
-        if example is None:
-            raise OptionError("exporting a torch module needs example_input, a batch of inputs")
-        return export_module(source, example)
 
     def _survey(self, model: OnnxModel) -> tuple[onnx.ModelProto, Interface, SiteReport]:
         """The graph to work on, how it is fed, and its sites."""
@@ -281,15 +271,12 @@ class Pipeline:
 
     def _clean_set(
         self,
-        source: SampleSource,
         samples: Samples,
         fit: Samples,
         calibration: Samples,
         logits: np.ndarray[Any, Any],
     ) -> CleanSet:
         labels = _decisions(logits) if samples.y is None else samples.y
-        from_files = not isinstance(source, (Samples, tuple))
-        used = (self.preprocessing or Preprocessing()).describe() if from_files else None
         return CleanSet(
             source=samples.source,
             samples=len(samples),
@@ -298,7 +285,7 @@ class Pipeline:
             classes=len(np.unique(labels)),
             class_names=samples.class_names,
             has_labels=samples.y is not None,
-            preprocessing=used,
+            preprocessing=self.preprocessing,
         )
 
     def _detector_part(self, written: Written) -> DetectorPart | None:

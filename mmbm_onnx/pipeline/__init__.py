@@ -1,0 +1,1 @@
+"""The steps of a job, in order. ``hardening`` needs torch, ``result`` does not."""

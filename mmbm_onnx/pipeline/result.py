@@ -1,0 +1,87 @@
+"""What a hardening gives, in memory, and how it gets to disk."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from mmbm_onnx.errors import OutputError
+from mmbm_onnx.evaluation.gates import Gate
+from mmbm_onnx.graph.write import write_files
+from mmbm_onnx.report.json_report import to_json, with_files
+from mmbm_onnx.types import Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class HardenResult:
+    """What ``harden`` made, in memory.
+
+    Attributes:
+        hardened: The hardened graph.
+        detector: The detector graph, or None.
+        bounds: The learned bounds, site by site.
+        report: The JSON report; its schema is ``docs/report-schema.md``.
+        gates: What had to hold.
+        warnings: One line each.
+    """
+
+    hardened: onnx.ModelProto
+    detector: onnx.ModelProto | None
+    bounds: Bounds
+    report: dict[str, Any]
+    gates: tuple[Gate, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all gates hold."""
+        return all(gate.passed for gate in self.gates)
+
+    def save(
+        self,
+        output: str | Path,
+        *,
+        detector_output: str | Path | None = None,
+        report: str | Path | None = None,
+        force: bool = False,
+    ) -> dict[str, Any]:
+        """Write the graphs and the report: all of them, or none.
+
+        Args:
+            output: Where the hardened graph goes.
+            detector_output: Where the detector graph goes, or None to leave it out.
+            report: Where the JSON report goes, or None to leave it out.
+            force: Whether existing files may be overwritten.
+
+        Returns:
+            The report, with paths and SHA-256 of the graphs.
+
+        Raises:
+            OutputError: A file exists, would be written twice, or cannot be written.
+        """
+        graphs = {"hardened": (Path(output), self.hardened)}
+        if detector_output is not None:
+            if self.detector is None:
+                raise OutputError(f"{detector_output}: there is no detector to write")
+            graphs["detector"] = (Path(detector_output), self.detector)
+        contents = {
+            role: (path, proto.SerializeToString(deterministic=True))
+            for role, (path, proto) in graphs.items()
+        }
+        digests = {
+            role: (path, hashlib.sha256(content).hexdigest())
+            for role, (path, content) in contents.items()
+        }
+        full = with_files(self.report, digests)
+        entries = list(contents.values())
+        if report is not None:
+            entries.append((Path(report), to_json(full)))
+        files = dict(entries)
+        if len(files) < len(entries):
+            raise OutputError(f"{output}: two outputs would be written to the same file")
+        write_files(files, force=force)
+        return full

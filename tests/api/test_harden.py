@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from quadrants import TARGET, draw, planted_images
+
+from mmbm_onnx import Samples, harden, verify
+from mmbm_onnx.errors import (
+    DataError,
+    ModelError,
+    NothingToHardenError,
+    OptionError,
+    OutputError,
+    RuntimeMissingError,
+)
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.provenance import read_provenance
+from mmbm_onnx.graph.sites import find_sites
+from mmbm_onnx.learning import settings
+from mmbm_onnx.learning.settings import settings_for
+
+QUICK = {"epochs": 25, "batch_size": 60, "threads": 1}
+
+
+def run(proto: onnx.ModelProto | Path, x: np.ndarray) -> list[np.ndarray]:
+    source = str(proto) if isinstance(proto, Path) else proto.SerializeToString()
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})
+
+
+@pytest.fixture(scope="module")
+def result(case):
+    return harden(case.model, case.folder, **QUICK)
+
+
+def test_original_is_backdoored_and_hardened_and_detector_are_not(case, result) -> None:
+    with np.load(case.triggered) as file:
+        x, y = file["x"].astype(np.float32) / 255, file["y"]
+    test, truth = case.test
+    assert (run(case.model, x)[0].argmax(1) == TARGET).mean() > 0.95
+    assert (run(case.model, test)[0].argmax(1) == truth).mean() > 0.98
+    for proto in (result.hardened, result.detector):
+        assert (run(proto, x)[0].argmax(1) == TARGET).mean() < 0.1
+        assert (run(proto, x)[0].argmax(1) == y).mean() > 0.8
+        assert (run(proto, test)[0].argmax(1) == truth).mean() > 0.97
+    assert result.passed
+
+
+def test_detector_flags_triggered_and_hardly_any_clean_input(case, result) -> None:
+    with np.load(case.triggered) as file:
+        x = file["x"].astype(np.float32) / 255
+    assert run(result.detector, x)[1].mean() > 0.95
+    assert run(result.detector, case.test[0])[1].mean() < 0.05
+
+
+def test_unflagged_outputs_equal_the_originals_bit_for_bit(case, result) -> None:
+    rng = np.random.default_rng(5)
+    noise = rng.uniform(0, 1, (1000, 1, 8, 8)).astype(np.float32)
+    for x in (noise, case.test[0]):
+        before = run(case.model, x)[0]
+        after, flagged = run(result.detector, x)[:2]
+        assert not flagged.all()
+        assert before[~flagged].tobytes() == after[~flagged].tobytes()
+
+
+def test_hardened_graph_equals_torch_with_the_same_bounds(case, result) -> None:
+    proto = onnx.load(case.model)
+    classifier = Classifier(proto, find_interface(proto), find_sites(proto).sites)
+    bounds = {name: torch.from_numpy(value) for name, value in result.bounds.items()}
+    expected = classifier.logits(torch.from_numpy(case.test[0]), bounds).numpy()
+    np.testing.assert_allclose(run(result.hardened, case.test[0])[0], expected, rtol=0, atol=1e-5)
+
+
+def test_written_graphs_pass_the_full_check_and_name_their_origin(case, result) -> None:
+    digest = hashlib.sha256(case.model.read_bytes()).hexdigest()
+    for proto in (result.hardened, result.detector):
+        onnx.checker.check_model(proto, full_check=True)
+        found = read_provenance(proto)
+        assert found["original_sha256"] == digest
+        assert (found["method"], found["seed"], found["bounds"]) == ("mmac", "0", "1")
+
+
+def test_report_says_what_was_measured(case, result) -> None:
+    report = json.loads(json.dumps(result.report, allow_nan=False))
+    assert report["model"]["sha256"] == hashlib.sha256(case.model.read_bytes()).hexdigest()
+    assert report["clean_set"]["fit"] + report["clean_set"]["calibration"] == 240
+    assert report["method"]["settings"]["epochs"] == 25
+    (site,) = report["sites"]
+    assert site["tensor"] == "active"
+    bound = result.bounds["active"]
+    assert site["bound_min"] == pytest.approx(float(bound.min()))
+    assert report["figures"]["original"]["accuracy"] > 0.98
+    assert report["detector"]["null"] == "conformal"
+    assert report["parity"]["max_relative_difference"] <= report["parity"]["tolerance"] == 1e-4
+    assert set(report["seconds"]) == {"read", "parity", "learn", "write", "evaluate"}
+    assert report["execution"]["providers"] == ["CPUExecutionProvider"]
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(case, result) -> None:
+    def both(seed: int) -> tuple[bytes, bytes]:
+        made = harden(case.model, case.folder, seed=seed, **QUICK)
+        assert made.detector is not None
+        return (
+            made.hardened.SerializeToString(deterministic=True),
+            made.detector.SerializeToString(deterministic=True),
+        )
+
+    first = (
+        result.hardened.SerializeToString(deterministic=True),
+        result.detector.SerializeToString(deterministic=True),
+    )
+    assert both(0) == first
+    assert both(1)[0] != first[0]
+
+
+def test_verify_passes_what_harden_made(case, result, tmp_path: Path) -> None:
+    result.save(tmp_path / "h.onnx", detector_output=tmp_path / "d.onnx")
+    verdict = verify(
+        case.model,
+        tmp_path / "h.onnx",
+        case.test,
+        detector=tmp_path / "d.onnx",
+        triggered=case.triggered,
+        max_attack_success_rate=0.1,
+        max_false_positive_rate=0.05,
+    )
+    assert verdict.passed, [gate for gate in verdict.gates if not gate.passed]
+
+
+def test_zeroed_bounds_fail_verification(case, result) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(result.hardened)
+    (bound,) = [t for t in broken.graph.initializer if "mmbm_bound" in t.name]
+    bound.raw_data = bytes(len(bound.raw_data))
+    assert not verify(case.model, broken, case.test).passed
+
+
+@pytest.mark.parametrize("head", ["Softmax", "LogSoftmax"])
+def test_a_softmax_is_looked_behind(case, head: str) -> None:
+    proto = planted_images(head)
+    made = harden(proto, case.npz, **QUICK)
+    assert made.report["model"]["logits"] == "logits"
+    before = run(proto, case.test[0])[0]
+    after, flagged = run(made.detector, case.test[0])[:2]
+    assert before[~flagged].tobytes() == after[~flagged].tobytes()
+    with np.load(case.triggered) as file:
+        x = file["x"].astype(np.float32) / 255
+    assert (run(made.detector, x)[0].argmax(1) == TARGET).mean() < 0.1
+
+
+def test_callers_objects_stay_as_they_were(case) -> None:
+    proto = onnx.load(case.model)
+    bytes_before = proto.SerializeToString(deterministic=True)
+    x, y = draw(120, seed=3)
+    x = x[:, None].astype(np.float32) / 255
+    x_before = x.copy()
+    harden(proto, (x, y), epochs=1, threads=1)
+    assert proto.SerializeToString(deterministic=True) == bytes_before
+    assert np.array_equal(x, x_before)
+
+
+def test_torch_settings_come_back(case) -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    harden(case.model, case.npz, epochs=1, threads=2)
+    after = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    assert after == before
+
+
+def test_without_labels_the_originals_decisions_count(case) -> None:
+    made = harden(case.model, (case.test[0], None), **QUICK)
+    assert made.report["clean_set"]["has_labels"] is False
+    assert made.report["figures"]["hardened"]["accuracy"] is None
+    assert made.report["figures"]["hardened"]["agreement"] > 0.9
+    assert {gate.name for gate in made.gates} == {
+        "hardened_changed_decisions",
+        "detector_changed_decisions",
+    }
+
+
+def test_few_calibration_samples_take_the_gaussian_tail_and_say_so(case) -> None:
+    made = harden(case.model, case.npz, false_positive_rate=0.001, **QUICK)
+    assert made.report["detector"]["null"] == "gaussian"
+    assert any("too few" in warning for warning in made.warnings)
+
+
+def test_no_detector(case) -> None:
+    made = harden(case.model, case.npz, detector=False, epochs=1)
+    assert made.detector is None
+    assert made.report["detector"] is None
+
+
+def test_a_torch_module_is_exported_first(case) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)
+    ).train()
+    x, y = draw(240, seed=1)
+    inputs = torch.from_numpy(x[:, None].astype(np.float32) / 255)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    for _ in range(60):
+        loss = torch.nn.functional.cross_entropy(module(inputs), torch.from_numpy(y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    made = harden(module, (inputs.numpy(), y), example_input=inputs[:1], **QUICK)
+    assert made.report["model"]["batch"] is None
+    assert module.training
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    with pytest.raises(OptionError, match="example_input"):
+        harden(module, (inputs.numpy(), y))
+
+
+def test_a_failed_gate_is_told_and_files_can_still_be_written(
+    case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Bounds that hardly let anything through.
+    low = replace(settings_for("mmac"), start_value=-1.0, learning_rate=1e-9)
+    monkeypatch.setitem(settings._METHODS, "mmac", low)
+    made = harden(case.model, case.npz, epochs=1, threads=1)
+    assert not made.passed
+    made.save(tmp_path / "h.onnx", report=tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["passed"] is False
+    content = (tmp_path / "h.onnx").read_bytes()
+    assert report["files"][0]["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_save_overwrites_only_when_forced(result, tmp_path: Path) -> None:
+    (tmp_path / "d.onnx").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="exists"):
+        result.save(tmp_path / "h.onnx", detector_output=tmp_path / "d.onnx")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.onnx"]
+    with pytest.raises(OutputError, match="same file"):
+        result.save(tmp_path / "h.onnx", report=tmp_path / "h.onnx")
+    result.save(tmp_path / "h.onnx", detector_output=tmp_path / "d.onnx", force=True)
+    assert (tmp_path / "d.onnx").read_bytes() != b"mine"
+
+
+def test_hardening_twice_is_refused(case, result) -> None:
+    with pytest.raises(ModelError, match="hardened already"):
+        harden(result.hardened, case.npz)
+
+
+def test_no_site_is_nothing_to_harden(case) -> None:
+    proto = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        plain (float[N, 1, 8, 8] image) => (float[N, 64] logits)
+        { flat = Flatten (image) logits = Sigmoid (flat) }
+        """
+    )
+    with pytest.raises(NothingToHardenError, match="limited by its own form"):
+        harden(proto, case.npz)
+
+
+def test_wrong_preprocessing_and_label_order_are_told(case) -> None:
+    x, y = case.test
+    with pytest.raises(DataError, match="order"):
+        harden(case.model, (x, (y + 1) % 4))
+    with pytest.raises(DataError, match="preprocessing"):
+        harden(case.model, (np.random.default_rng(0).random(x.shape, np.float32), y))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"false_positive_rate": 0.0}, "false_positive_rate"),
+        ({"calibration_fraction": 1.0}, "calibration_fraction"),
+        ({"max_accuracy_drop": -0.1}, "max_accuracy_drop"),
+        ({"granularity": "pixel"}, "granularity"),
+        ({"method": "magic"}, "mmac"),
+        ({"device": "tpu"}, "device"),
+    ],
+)
+def test_bad_options_are_refused_by_name(case, changes, text: str) -> None:
+    with pytest.raises(OptionError, match=text):
+        harden(case.model, case.npz, **changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_that_is_not_there_is_told(case) -> None:
+    with pytest.raises(RuntimeMissingError, match="--device cpu"):
+        harden(case.model, case.npz, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_learning_on_cuda_stops_the_backdoor_too(case) -> None:
+    made = harden(case.model, case.npz, device="cuda", **QUICK)
+    assert made.report["execution"]["device"].startswith("cuda")
+    with np.load(case.triggered) as file:
+        x = file["x"].astype(np.float32) / 255
+    assert (run(made.detector, x)[0].argmax(1) == TARGET).mean() < 0.1
+
+
+def test_samples_object_is_taken_as_it_is(case) -> None:
+    x, y = case.test
+    made = harden(case.model, Samples(x, y), epochs=1, threads=1)
+    assert made.report["clean_set"]["preprocessing"] is None
