@@ -155,7 +155,8 @@ def clean_scores(
     def margin(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         others = logits.copy()
         others[rows, decided] = -np.inf
-        return logits[rows, decided] - others.max(axis=1)
+        difference: npt.NDArray[np.float32] = logits[rows, decided] - others.max(axis=1)
+        return difference
 
     return np.asarray(margin(original) - margin(bounded), dtype=np.float32)
 
