@@ -168,10 +168,7 @@ def _masked(
     floor = ops.add("Sub", below, gap, name="mask_value")
     if dtype != TensorProto.DOUBLE:
         masked = ops.add("Where", mask, floor, finite, name="masked_float32")
-        if dtype == TensorProto.FLOAT:
-            return masked
-        rounded = ops.cast(masked, dtype, "masked_narrowed")
-        return ops.add("Flatten", rounded, name="masked_logits", axis=1)
+        return masked if dtype == TensorProto.FLOAT else ops.cast(masked, dtype, "masked_logits")
     nearest_double = ops.cast(nearest, dtype, "nearest_limit_float64")
     finite_double = ops.add("Where", inside, bounded, nearest_double, name="finite_float64")
     floor_double = ops.cast(floor, dtype, "mask_value_float64")

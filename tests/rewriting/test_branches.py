@@ -87,7 +87,7 @@ def residual(dtype=np.float32, body="", batch="N", head="", outputs="") -> onnx.
     kind = ONNX_TYPES[np.dtype(dtype)]
     outputs = outputs or f"{kind}[{batch}, 10] logits"
     body = body or "d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(d, act)"
-    return parse(
+    model = parse(
         f"""
         net ({kind}[{batch}, 3, 8, 8] x) => ({outputs}) {{
             c = Conv<pads=[1,1,1,1]>(x, w1)
@@ -105,6 +105,10 @@ def residual(dtype=np.float32, body="", batch="N", head="", outputs="") -> onnx.
         w3=rng.normal(size=(16, 10)).astype(dtype),
         b3=rng.normal(size=10).astype(dtype),
     )
+    if "w4" in body:
+        entry = (rng.normal(size=(16, 3, 3, 3)) / 5).astype(dtype)
+        model.graph.initializer.append(numpy_helper.from_array(entry, "w4"))
+    return model
 
 
 def images(n=400, dtype=np.float32, seed=1) -> np.ndarray:
@@ -189,12 +193,12 @@ def test_weights_are_stored_once(dtype):
     "body",
     [
         "d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(d, act)",
-        "a = Conv<pads=[1,1,1,1]>(x, w1) d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(d, a)",
-        "d = Conv<pads=[1,1,1,1]>(act, w2) a = Conv<pads=[1,1,1,1]>(x, w1) s = Add(a, d)",
-        "a = Conv<pads=[1,1,1,1]>(x, w1) q = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(a)"
+        "a = Conv<pads=[1,1,1,1]>(x, w4) d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(d, a)",
+        "d = Conv<pads=[1,1,1,1]>(act, w2) a = Conv<pads=[1,1,1,1]>(x, w4) s = Add(a, d)",
+        "a = Conv<pads=[1,1,1,1]>(x, w4) q = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(a)"
         " d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(q, d)",
         "q = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(act)"
-        " a = Conv<pads=[1,1,1,1]>(x, w1) s = Add(q, a)",
+        " a = Conv<pads=[1,1,1,1]>(x, w4) s = Add(q, a)",
     ],
     ids=[
         "identity",
@@ -240,7 +244,7 @@ def kernels(graph: onnx.GraphProto, name: str) -> Counter[tuple[str, int, int]]:
 
 
 def test_a_tensor_with_one_reader_gets_no_second_one():
-    body = "a = Conv<pads=[1,1,1,1]>(x, w1) d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(d, a)"
+    body = "a = Conv<pads=[1,1,1,1]>(x, w4) d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(d, a)"
     model = residual(body=body)
     sites = relu_sites(model)
     bounds = random_bounds(sites, np.random.default_rng(2))
@@ -251,7 +255,7 @@ def test_a_tensor_with_one_reader_gets_no_second_one():
 
 
 def test_a_tensor_that_is_also_an_output_is_shared():
-    body = "a = Conv<pads=[1,1,1,1]>(x, w1) d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(d, a)"
+    body = "a = Conv<pads=[1,1,1,1]>(x, w4) d = Conv<pads=[1,1,1,1]>(act, w2) s = Add(d, a)"
     model = residual(body=body, outputs="float[N, 10] logits, float[N, 16, 8, 8] a")
     sites = relu_sites(model)
     bounds = random_bounds(sites, np.random.default_rng(2), 0.3, 1.5)
