@@ -49,10 +49,15 @@ def check_targets(
 
 
 def _resolved(path: Path) -> Path:
+    """The file a path stands for; raises OutputError where it can stand for none."""
+    shown = str(path) if len(str(path)) <= 200 else f"{str(path)[:200]}..."
     try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
         return path.resolve()
-    except (OSError, RuntimeError, ValueError):  # link loops, NUL bytes
-        raise OutputError(f"{str(path)!r}: is not a usable file name") from None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, link loops, NUL bytes
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise OutputError(f"{shown!r}: is not a usable file name ({reason})") from None
 
 
 def write_files(files: Mapping[Path, bytes], *, force: bool = False) -> None:

@@ -103,7 +103,7 @@ def test_weights_that_are_computed_from_constants_are_constants() -> None:
 def test_a_product_of_two_activations_has_no_features_of_its_own() -> None:
     body = "t = Transpose <perm = [0, 2, 1]> (x) m = MatMul (x, t) y = Relu (m)"
     assert axes(body, x="float[N,7,8] x") == [None]
-    body = f"q = MatMul (x, w) k = Transpose <perm = [0, 2, 1]> (q) m = MatMul (q, k) y = Relu (m)"
+    body = "q = MatMul (x, w) k = Transpose <perm = [0, 2, 1]> (q) m = MatMul (q, k) y = Relu (m)"
     assert axes(body, "float[8,8] w", x="float[N,7,8] x") == [None]
 
 
@@ -273,7 +273,10 @@ def test_what_no_rule_describes_is_unknown() -> None:
 def test_the_batch_axis_is_never_chosen() -> None:
     for perm in ("[1, 0, 2, 3]", "[1, 2, 3, 0]"):
         assert axes(f"{CONV} t = Transpose <perm = {perm}> (c) y = Relu (t)", W) == [None]
-    body = "t = Transpose <perm = [1, 0, 2, 3]> (x) p = MaxPool <kernel_shape = [2, 2]> (t) y = Relu (p)"
+    body = (
+        "t = Transpose <perm = [1, 0, 2, 3]> (x) p = MaxPool <kernel_shape = [2, 2]> "
+        "(t) y = Relu (p)"
+    )
     assert axes(body) == [None]
     body = "t = Transpose <perm = [1, 2, 0]> (x) n = LayerNormalization (t, g) y = Relu (n)"
     assert axes(body, "float[4] g", x="float[4,7,8] x") == [None]

@@ -335,7 +335,8 @@ def _mutant(rng: random.Random, whole: bytes) -> bytes:
 BRANCHING = """
 <ir_version: 10, opset_import: ["" : 17, "own" : 1]>
 net (float[N,3,8,8] x) => (float[N,5] y)
-<float[2,3,1,1] w, float[5,2] v, float six = {6.0}, float zero = {0.0}, int64[4] s = {0, 2, -1, 8}> {
+<float[2,3,1,1] w, float[5,2] v, float six = {6.0}, float zero = {0.0},
+ int64[4] s = {0, 2, -1, 8}> {
     c = Conv (x, w)
     q = Clip (c, zero, six)
     t = Transpose <perm = [0, 2, 3, 1]> (q)
