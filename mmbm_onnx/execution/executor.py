@@ -42,12 +42,10 @@ class GraphExecutor:
         # With its index, so that it compares equal to the device of the tensors on it.
         self.device = torch.empty(0, device=device).device
         self.promote_half = promote_half
-        self._program = Program(
-            expanded.graph,
-            expanded.constants,
-            expanded.opsets,
-            Settings(self.device, promote_half),
-        )
+        settings = Settings(self.device, promote_half)
+        # Outside inference mode, so that constants can take part in autograd later.
+        with torch.inference_mode(False), torch.no_grad():
+            self._program = Program(expanded.graph, expanded.constants, expanded.opsets, settings)
 
     def run(
         self,

@@ -135,22 +135,21 @@ class Program:
 
     def _fold(self) -> None:
         """Compute once what depends on constants alone."""
-        with torch.inference_mode(False), torch.no_grad():
-            for index, node in enumerate(self._nodes):
-                step = node.step
-                if step.error is not None or step.subgraphs:
-                    continue
-                if not all(name in self.constants for name in node.uses):
-                    continue
-                try:
-                    inputs = [self.constants[name] if name else None for name in step.inputs]
-                    values = step.named(step.call(inputs))
-                except MmbmError:
-                    # Left to run, where the same error names the node if its result is needed.
-                    continue
-                for name, value in values.items():
-                    self.constants[name] = promoted(value, self.settings.promote_half)
-                    self._folded[name] = index
+        for index, node in enumerate(self._nodes):
+            step = node.step
+            if step.error is not None or step.subgraphs:
+                continue
+            if not all(name in self.constants for name in node.uses):
+                continue
+            try:
+                inputs = [self.constants[name] if name else None for name in step.inputs]
+                values = step.named(step.call(inputs))
+            except MmbmError:
+                # Left to run, where the same error names the node if its result is needed.
+                continue
+            for name, value in values.items():
+                self.constants[name] = promoted(value, self.settings.promote_half)
+                self._folded[name] = index
 
     def constant_on_device(self, name: str) -> torch.Tensor:
         """The constant on the settings' device, copied there on first use."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,42 @@ def test_every_case_of_the_operators_agrees(cases: Cases) -> None:
                 failures.append(f"{case.name}: {' '.join(str(error).split())[:200]}")
     assert not failures, "\n".join(failures)
     assert len(cases.executed) >= 1450
+
+
+def by_first_input(case: Any, inputs: list[torch.Tensor]) -> Callable[..., list[torch.Tensor]]:
+    """The case's outputs as a function of its first input alone."""
+    declared = [value.name for value in case.model.graph.input]
+    outputs = [value.name for value in case.model.graph.output]
+    executor = GraphExecutor(case.model)
+
+    def run_group(first: torch.Tensor) -> list[torch.Tensor]:
+        feeds = dict(zip(declared, [first, *inputs[1:]], strict=False))
+        result = executor.run(feeds, outputs)
+        return [result[name] for name in outputs]
+
+    return run_group
+
+
+# torch computes it one by one and warns that this is slow.
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_every_case_runs_under_vmap(cases: Cases) -> None:
+    failures, mapped = [], 0
+    for case in cases.executed:
+        inputs = [tensor(value, True) for value in case.data_sets[0][0]]
+        # Range turns its input into a shape.
+        if not inputs or not inputs[0].is_floating_point() or "range_" in case.name:
+            continue
+        run_group = by_first_input(case, inputs)
+        groups = torch.stack([inputs[0], inputs[0] * 0.5 + 0.25])
+        alone = [torch.stack(parts) for parts in zip(*map(run_group, groups), strict=True)]
+        try:
+            together = torch.func.vmap(run_group)(groups)
+            torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5, equal_nan=True)
+        except Exception as error:
+            failures.append(f"{case.name}: {' '.join(str(error).split())[:200]}")
+        mapped += 1
+    assert not failures, "\n".join(failures)
+    assert mapped >= 1200
 
 
 def test_what_is_not_executed_is_refused_by_name(cases: Cases) -> None:
