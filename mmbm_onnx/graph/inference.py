@@ -74,13 +74,13 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _fill(graph: onnx.GraphProto, declared: onnx.GraphProto) -> None:
     """Complete the inner types of ``graph`` from those declared: whole types and unknown axes."""
+    stated = {info.name: info.type for info in (*declared.value_info, *declared.output)}
+    for info in (*graph.value_info, *graph.output):  # inference may list an output twice
+        if info.name in stated:
+            _fill_type(info.type, stated[info.name])
     known = value_types(graph)
-    infos = {info.name: info.type for info in (*graph.value_info, *graph.output)}
-    for info in (*declared.value_info, *declared.output):
-        if info.name not in known:
-            _forget_symbols(graph.value_info.add(name=info.name, type=info.type).type)
-        elif info.name in infos:
-            _fill_type(infos[info.name], info.type)
+    for name in [name for name in stated if name not in known]:
+        _forget_symbols(graph.value_info.add(name=name, type=stated[name]).type)
 
 
 def _fill_type(kind: onnx.TypeProto, declared: onnx.TypeProto) -> None:

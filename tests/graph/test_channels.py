@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -10,6 +12,7 @@ from graph_models import export, parse
 from onnx import numpy_helper
 from torch import nn
 
+from mmbm_onnx.graph.read import read_model
 from mmbm_onnx.graph.sites import find_sites
 
 
@@ -311,6 +314,30 @@ def test_declared_shapes_help_behind_operators_that_are_not_known() -> None:
     )
     (site,) = find_sites(proto).sites
     assert (site.rank, site.channel_axis, site.channels) == (4, 1, 6)
+
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("bvlc_alexnet", 7),
+        ("densenet121", 121),
+        ("inception_v1", 57),
+        ("inception_v2", 69),
+        ("resnet50", 49),
+        ("shufflenet", 33),
+        ("squeezenet", 26),
+        ("vgg19", 18),
+        ("zfnet512", 7),
+    ],
+)
+def test_every_site_of_the_well_known_networks_has_its_channels(name: str, count: int) -> None:
+    sites = find_sites(read_model(LIGHT / f"light_{name}.onnx").proto).sites
+    assert len(sites) == count
+    assert {site.channel_axis for site in sites} == {1}
+    assert all(site.channels is not None for site in sites)
 
 
 class Shuffle(nn.Module):

@@ -9,7 +9,6 @@ from graph_models import classifier, export, parse, tensor_names
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.sites import SiteReport, find_sites
 from mmbm_onnx.types import Site
 
@@ -434,12 +433,3 @@ def test_weights_in_constant_nodes_are_weights() -> None:
     proto.graph.node.insert(0, constant)
     (site,) = find_sites(proto).sites
     assert (site.channel_axis, site.channels) == (1, 4)
-
-
-def test_large_weights_are_not_copied_for_inference() -> None:
-    proto = parse(
-        HEAD + "(float[N,3,8,8] x) => (y) <float[64,3,3,3] w> { c = Conv (x, w) y = Relu (c) }"
-    )
-    light = infer(proto)
-    assert light.ByteSize() < proto.ByteSize() / 4
-    assert [node.op_type for node in light.graph.node] == ["Conv", "Relu"]
