@@ -120,8 +120,10 @@ class Samples:
         target: The attacker's class of each sample, int64 ``(n,)``; only in triggered sets.
         class_names: Names of the classes in index order where known, else empty.
         source: What they were read from, for messages.
-        notes: What reading them decided or dropped (alpha channels, ...), one line each, for the
-            report.
+        preprocessing: How images became samples, every setting by name; None where they were
+            samples already.
+        notes: What reading them decided, one line each, for the report.
+        warnings: What reading them dropped that may matter (alpha channels, ...), one line each.
     """
 
     x: npt.NDArray[Any]
@@ -129,7 +131,9 @@ class Samples:
     target: IntArray | None = None
     class_names: tuple[str, ...] = ()
     source: str = "samples"
+    preprocessing: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -142,7 +146,9 @@ class Samples:
             target=None if self.target is None else self.target[index],
             class_names=self.class_names,
             source=self.source,
+            preprocessing=self.preprocessing,
             notes=self.notes,
+            warnings=self.warnings,
         )
 
 
@@ -151,7 +157,8 @@ class Progress:
     """One step of a long job, handed to a progress callback.
 
     Attributes:
-        phase: What is being done: ``"read"``, ``"parity"``, ``"learn"``, ``"write"``, ``"evaluate"``.
+        phase: What is being done: ``"read"``, ``"parity"``, ``"learn"``, ``"write"``,
+            ``"evaluate"``, or a part of one of them.
         step: Steps done so far, from 0 to ``total``.
         total: Steps in this phase.
         values: Figures of the step (``loss``, ``accuracy``, ...).

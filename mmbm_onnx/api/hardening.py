@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mmbm_onnx.api.sources import (
@@ -21,6 +20,7 @@ from mmbm_onnx.types import Granularity, Progress
 if TYPE_CHECKING:
     import torch
 
+    from mmbm_onnx.graph.read import OnnxModel
     from mmbm_onnx.pipeline.result import HardenResult
 
 
@@ -90,38 +90,57 @@ def harden(
     if granularity not in ("channel", "tensor"):
         raise OptionError(f"granularity is {granularity!r}, expected 'channel' or 'tensor'")
 
-    # Imported here, so that verify and inspect never load torch.
+    # Imported here, so that verify and inspect never load torch; and torch last, so that what is
+    # wrong with model or samples is told without waiting for it.
     from mmbm_onnx.learning.settings import settings_for
+    from mmbm_onnx.pipeline.clock import Clock
+    from mmbm_onnx.pipeline.preparation import prepare
+
+    settings = settings_for(method, epochs=epochs, batch_size=batch_size)
+    if device not in ("auto", "cpu"):
+        _torch_device(device)
+    clock = Clock(progress)
+    with clock.phase("read"):
+        prepared = prepare(
+            _load(model, example_input),
+            lambda interface: load_samples(clean, interface, preprocessing),
+            input_name=input_name,
+            logits_name=logits_name,
+            calibration_fraction=calibration_fraction,
+            min_accuracy=min_accuracy,
+            seed=seed,
+            provider=provider,
+            threads=threads,
+        )
+
     from mmbm_onnx.pipeline.hardening import Pipeline
 
     pipeline = Pipeline(
-        settings=settings_for(method, epochs=epochs, batch_size=batch_size),
+        settings=settings,
         granularity=granularity,
         wants_detector=detector,
         false_positive_rate=false_positive_rate,
         max_accuracy_drop=max_accuracy_drop,
-        preprocessing=(preprocessing or Preprocessing()).describe() if _are_files(clean) else None,
-        input_name=input_name,
-        logits_name=logits_name,
-        device=device,
+        device=_torch_device(device),
         provider=provider,
         threads=threads,
         seed=seed,
-        calibration_fraction=calibration_fraction,
-        min_accuracy=min_accuracy,
-        progress=progress,
     )
-    if is_module(model):
-        if example_input is None:
-            raise OptionError("exporting a torch module needs example_input, a batch of inputs")
-        source = export_module(model, example_input)
-    else:
-        source = load_model(cast(ModelSource, model))
-    return pipeline.run(source, lambda interface: load_samples(clean, interface, preprocessing))
+    return pipeline.run(prepared, clock)
 
 
-def _are_files(clean: SampleSource) -> bool:
-    return isinstance(clean, (str, Path))
+def _torch_device(name: str) -> torch.device:
+    from mmbm_onnx.pipeline.devices import torch_device
+
+    return torch_device(name)
+
+
+def _load(model: ModelSource | torch.nn.Module, example: torch.Tensor | None) -> OnnxModel:
+    if not is_module(model):
+        return load_model(cast(ModelSource, model))
+    if example is None:
+        raise OptionError("exporting a torch module needs example_input, a batch of inputs")
+    return export_module(model, example)
 
 
 def _check_fraction(name: str, value: float) -> None:

@@ -53,11 +53,11 @@ def verify(
         first.proto, input_name=input_name, logits_name=logits_name, label=first.label
     )
     samples = load_samples(clean, interface, preprocessing)
-    warnings = [*samples.notes, *check_samples(samples, interface, for_learning=False)]
+    warnings = [*samples.warnings, *check_samples(samples, interface, for_learning=False)]
     attacked = None
     if triggered is not None:
         attacked = load_samples(triggered, interface, preprocessing, triggered=True)
-        warnings += [*attacked.notes, *check_samples(attacked, interface, for_learning=False)]
+        warnings += [*attacked.warnings, *check_samples(attacked, interface, for_learning=False)]
     result = verify_graphs(
         first,
         load_model(hardened),
@@ -69,4 +69,5 @@ def verify(
         provider=provider,
         threads=threads,
     )
-    return replace(result, warnings=(*warnings, *result.warnings))
+    notes = (*samples.notes, *(attacked.notes if attacked is not None else ()))
+    return replace(result, notes=notes, warnings=(*warnings, *result.warnings))

@@ -67,9 +67,12 @@ def read_archive(
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     notes = [f"{path.name}: ignored {', '.join(others)}"] if others else []
+    warnings = []
     if floats:
         x = _cast(x, interface, x_member.where)
         notes.append("x is float: passed to the model as it is, no preprocessing")
+        if preprocessing != Preprocessing():
+            warnings.append(f"{x_member.where} is float: the preprocessing options do not apply")
     else:
         x = _images(x, interface, preprocessing, max_bytes, x_member.where)
         notes += preprocessing.notes
@@ -78,7 +81,9 @@ def read_archive(
         y=labels.get("y"),
         target=labels.get("target"),
         source=str(path),
+        preprocessing=None if floats else preprocessing.describe(),
         notes=tuple(notes),
+        warnings=tuple(warnings),
     )
 
 

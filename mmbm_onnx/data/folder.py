@@ -70,9 +70,9 @@ def read_folder(
     x = assemble_images(
         decoded(), len(files), target, interface.input_dtype, preprocessing, max_bytes
     )
-    notes = list(preprocessing.notes)
+    warnings = []
     if transparent:
-        notes.append(
+        warnings.append(
             f"transparency dropped in {len(transparent)} of {len(files)} images, "
             f"the first is {transparent[0].relative_to(root)}"
         )
@@ -82,7 +82,9 @@ def read_folder(
         y=np.array([label for label, _ in files], np.int64),
         class_names=() if numbered else tuple(folder.name for _, folder in labelled),
         source=str(root),
-        notes=tuple(notes),
+        preprocessing=preprocessing.describe(),
+        notes=preprocessing.notes,
+        warnings=tuple(warnings),
     )
 
 

@@ -70,12 +70,14 @@ class VerifyResult:
         gates: Every condition, in the order it was judged.
         measurements: What was measured.
         files: The graphs.
+        notes: What reading the samples decided, one line each.
         warnings: One line each.
     """
 
     gates: tuple[Gate, ...]
     measurements: Measurements
     files: tuple[VerifiedFile, ...]
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -94,6 +96,7 @@ class VerifyResult:
             "gates": [gate.to_dict() for gate in self.gates],
             "measurements": measured,
             "files": [asdict(file) for file in self.files],
+            "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
 

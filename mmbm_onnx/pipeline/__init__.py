@@ -1,1 +1,1 @@
-"""The steps of a job, in order. ``hardening`` needs torch, ``result`` does not."""
+"""The steps of a job, in order. Up to the samples' division they need no torch."""

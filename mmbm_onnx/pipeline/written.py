@@ -19,6 +19,7 @@ from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.statistics import activation_statistics, share_above
+from mmbm_onnx.pipeline.preparation import with_output
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
@@ -168,16 +169,6 @@ def leave_one_out_rate(scores: npt.NDArray[np.float32], false_positive_rate: flo
         others = fit_null(np.delete(scores, index), false_positive_rate)
         flagged += bool(score > np.float32(others.threshold))
     return flagged / len(scores)
-
-
-def with_output(proto: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
-    """The model with ``tensor`` among its graph outputs; the argument itself if it is one."""
-    if any(info.name == tensor for info in proto.graph.output):
-        return proto
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    copy.graph.output.append(onnx.ValueInfoProto(name=tensor))
-    return copy
 
 
 class _Runner:

@@ -29,6 +29,7 @@ class CleanSet:
         class_names: Names of the classes in index order; may be empty.
         has_labels: Whether they came with labels.
         preprocessing: ``Preprocessing.describe()``, or None for samples taken as they are.
+        notes: What reading them decided, one line each.
     """
 
     source: str
@@ -39,6 +40,7 @@ class CleanSet:
     class_names: tuple[str, ...]
     has_labels: bool
     preprocessing: Mapping[str, Any] | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

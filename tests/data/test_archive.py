@@ -53,6 +53,10 @@ def test_float_x_is_passed_as_it_is(read):
     assert samples.target is None
     assert samples.source.endswith("set.npz")
     assert samples.notes == ("x is float: passed to the model as it is, no preprocessing",)
+    assert samples.preprocessing is None
+    (warning,) = samples.warnings
+    assert warning.endswith("'x' is float: the preprocessing options do not apply")
+    assert read(x=X, y=Y).warnings == ()
 
 
 @pytest.mark.parametrize("dtype", [">f4", "<f8", "f2"])

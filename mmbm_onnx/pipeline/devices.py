@@ -1,0 +1,54 @@
+"""Where torch runs, and how it is set up while it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from mmbm_onnx.errors import OptionError, RuntimeMissingError
+
+
+def torch_device(name: str) -> torch.device:
+    """The torch device of an option.
+
+    Raises:
+        OptionError: Not a device name.
+        RuntimeMissingError: CUDA was asked for and torch has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise OptionError(f"no device {name!r}; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise RuntimeMissingError(
+                f"device {name!r} was asked for and torch finds {count} CUDA devices; install a "
+                "CUDA build of torch, or use --device cpu"
+            )
+    return device
+
+
+@contextmanager
+def torch_settings(threads: int | None) -> Iterator[None]:
+    """Threads, denormals and determinism for one job, put back as they were after it."""
+    before = torch.get_num_threads()
+    # Not use_deterministic_algorithms, which imports torch's compiler, for longer than a second.
+    mode = torch.get_deterministic_debug_mode()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    # Activations near zero would otherwise become denormal and an order of magnitude slower.
+    torch.set_flush_denormal(True)
+    torch.set_deterministic_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_num_threads(before)

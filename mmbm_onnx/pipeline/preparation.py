@@ -1,0 +1,179 @@
+"""What comes before learning: survey the model, read and check the samples, divide them.
+
+Without torch, so that a wrong path or a wrong label is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmbm_onnx.data import check_accuracy, check_samples, split
+from mmbm_onnx.errors import ModelError, NothingToHardenError, OptionError
+from mmbm_onnx.graph.functions import inline_activation_functions
+from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.provenance import read_provenance
+from mmbm_onnx.graph.read import OnnxModel
+from mmbm_onnx.graph.sites import SiteReport, find_sites
+from mmbm_onnx.report.pieces import CleanSet
+from mmbm_onnx.runtime.batches import run_batches
+from mmbm_onnx.runtime.sessions import Session
+from mmbm_onnx.types import IntArray, Interface, Samples
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model and samples that learning can start from.
+
+    Attributes:
+        model: The original.
+        proto: The graph to work on: the original's, activation functions inlined.
+        interface: How it is fed and read.
+        report: Its sites.
+        clean_set: What the report tells of the samples.
+        fit: The part to learn from.
+        calibration: The part for null and gates.
+        providers: Execution providers that ran the original.
+        warnings: One line each.
+    """
+
+    model: OnnxModel
+    proto: onnx.ModelProto
+    interface: Interface
+    report: SiteReport
+    clean_set: CleanSet
+    fit: Samples
+    calibration: Samples
+    providers: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def prepare(
+    model: OnnxModel,
+    read: Callable[[Interface], Samples],
+    *,
+    input_name: str | None,
+    logits_name: str | None,
+    calibration_fraction: float,
+    min_accuracy: float | None,
+    seed: int,
+    provider: str | None,
+    threads: int | None,
+) -> Prepared:
+    """Check everything that can be checked before learning; see ``harden`` for the options.
+
+    Args:
+        model: The original.
+        read: Reads the clean set for a model's interface.
+
+    Raises:
+        MmbmError: As ``harden``.
+    """
+    proto, inlined = _survey(model)
+    interface = find_interface(
+        proto, input_name=input_name, logits_name=logits_name, label=model.label
+    )
+    report = _find_sites(model, proto, interface)
+    samples = read(interface)
+    warnings = [f"local functions with activations were inlined: {', '.join(inlined)}"] * bool(
+        inlined
+    )
+    warnings += [*samples.warnings, *check_samples(samples, interface)]
+    session = Session(with_output(proto, interface.logits), provider=provider, threads=threads)
+    logits = _original_logits(session, interface, samples)
+    decided = np.asarray(logits.argmax(axis=1), dtype=np.int64)
+    if samples.y is not None:
+        check = check_accuracy(
+            logits,
+            samples.y,
+            interface,
+            minimum=min_accuracy,
+            x=samples.x,
+            class_names=samples.class_names,
+            source=samples.source,
+        )
+        warnings += check.warnings
+    elif min_accuracy is not None:
+        raise OptionError("min_accuracy needs a clean set with labels")
+    fit, calibration = split(samples, fraction=1 - calibration_fraction, seed=seed, labels=decided)
+    return Prepared(
+        model=model,
+        proto=proto,
+        interface=interface,
+        report=report,
+        clean_set=_clean_set(samples, len(fit), len(calibration), decided),
+        fit=fit,
+        calibration=calibration,
+        providers=session.providers,
+        warnings=tuple(warnings),
+    )
+
+
+def with_output(proto: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
+    """The model with ``tensor`` among its graph outputs; the argument itself if it is one."""
+    if any(info.name == tensor for info in proto.graph.output):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    copy.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    return copy
+
+
+def _survey(model: OnnxModel) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """The graph to work on, and the functions inlined in it."""
+    before = read_provenance(model.proto)
+    if before:
+        raise ModelError(
+            f"{model.label}: is hardened already (method {before.get('method', 'unknown')}, "
+            f"from the original {before.get('original_sha256', 'unknown')[:12]}); start from "
+            "the original"
+        )
+    # What we write is checked in full, so what we start from must pass the same check.
+    try:
+        onnx.checker.check_model(model.proto, full_check=True)
+    except Exception as error:  # checker and shape inference raise many kinds
+        text = " ".join(str(error).split())[:300]
+        raise ModelError(f"{model.label}: fails onnx.checker's full check ({text})") from None
+    return inline_activation_functions(model.proto)
+
+
+def _find_sites(model: OnnxModel, proto: onnx.ModelProto, interface: Interface) -> SiteReport:
+    report = find_sites(proto, logits=interface.logits)
+    if not report.sites:
+        reasons = sorted({f"{item.op_type}: {item.reason}" for item in report.uncovered})
+        found = f" ({'; '.join(reasons[:3])})" if reasons else ""
+        raise NothingToHardenError(
+            f"{model.label}: no activation takes a bound{found}; nothing to harden"
+        )
+    return report
+
+
+def _original_logits(
+    session: Session, interface: Interface, samples: Samples
+) -> npt.NDArray[np.float32]:
+    found = run_batches(session, interface, samples.x, [interface.logits])
+    logits: npt.NDArray[np.float32] = found[interface.logits].astype(np.float32)
+    if not np.isfinite(logits).all():
+        raise ModelError(
+            f"{samples.source}: the original model gives logits that are not finite; check "
+            "the preprocessing"
+        )
+    return logits
+
+
+def _clean_set(samples: Samples, fit: int, calibration: int, decided: IntArray) -> CleanSet:
+    return CleanSet(
+        source=samples.source,
+        samples=len(samples),
+        fit=fit,
+        calibration=calibration,
+        classes=len(np.unique(decided if samples.y is None else samples.y)),
+        class_names=samples.class_names,
+        has_labels=samples.y is not None,
+        preprocessing=samples.preprocessing,
+        notes=samples.notes,
+    )
