@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from mmbm_onnx.errors import ParityError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.expansion import all_nodes
 from mmbm_onnx.execution.steps import describe
+from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.runtime.batches import run_batches
 from mmbm_onnx.runtime.sessions import Session
 
@@ -68,7 +68,7 @@ def check_parity(
     if tolerance is None:
         tolerance = HALF_TOLERANCE if _has_halves(proto) else TOLERANCE
     interface = classifier.interface
-    session = Session(_with_outputs(proto, [interface.logits]), provider=provider)
+    session = Session(with_outputs(proto, [interface.logits]), provider=provider)
     reference = run_batches(session, interface, x, [interface.logits])[interface.logits]
     with torch.no_grad():
         ours = classifier.logits(torch.from_numpy(x)).cpu().numpy()
@@ -135,7 +135,7 @@ def _first_difference(
     produced = _produced(proto.graph, interface.logits)
     names = list(produced)
     # Without optimizations: fused nodes do not compute what lies between them.
-    session = Session(_with_outputs(proto, names), provider=provider, optimize=False)
+    session = Session(with_outputs(proto, names), provider=provider, optimize=False)
     references = session.run(names, {interface.input: np.ascontiguousarray(x)})
     with torch.no_grad():
         batch = torch.from_numpy(x).to(classifier.device, classifier.dtype)
@@ -165,18 +165,6 @@ def _produced(graph: onnx.GraphProto, last: str) -> dict[str, onnx.NodeProto]:
     return {
         name: node for node in reversed(chosen) for name in node.output if name and name in needed
     }
-
-
-def _with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The model with ``names`` among its outputs; the argument itself if they are."""
-    present = {value.name for value in proto.graph.output}
-    missing = [name for name in names if name not in present]
-    if not missing:
-        return proto
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in missing)
-    return copy
 
 
 def _has_halves(proto: onnx.ModelProto) -> bool:
