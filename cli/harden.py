@@ -190,7 +190,20 @@ def _check(
 ) -> None:
     from mmbm_onnx.graph.write import check_targets
 
+    targets = list(outputs.values())
     inputs = [path for path in (model, clean, preprocess) if path is not None]
     if model.is_dir():
         inputs += list(model.iterdir())
-    check_targets(list(outputs.values()), inputs=inputs, force=force)
+    check_targets(targets, inputs=inputs, force=force)
+    existing = [target for target in targets if target.exists()]
+    if not existing:
+        return
+
+    # With --force, what is to be overwritten must not be a part of the model or the clean set.
+    from mmbm_onnx.data.samples import is_sample_file
+    from mmbm_onnx.graph.read import model_files
+
+    home = clean.resolve()
+    inside = [path for path in existing if path.resolve().is_relative_to(home)]
+    parts = [path for path in inside if is_sample_file(path)]
+    check_targets(existing, inputs=[*parts, *model_files(model)], force=force)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmbm_onnx.data.archive import read_archive
 from mmbm_onnx.data.folder import is_ignored, read_folder
+from mmbm_onnx.data.images import is_image_name
 from mmbm_onnx.data.preprocessing import Preprocessing
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.types import Interface, Samples
@@ -56,6 +57,11 @@ def read_samples(
             f"{archive}: no member 'target' with the attacker's class; a triggered set needs it"
         )
     return samples
+
+
+def is_sample_file(path: Path) -> bool:
+    """Whether a file's name is that of an image or an archive, as clean sets are made of."""
+    return is_image_name(path) or path.suffix.lower() == ".npz"
 
 
 def _archive_in(folder: Path) -> Path | None:

@@ -53,26 +53,7 @@ def read_model(path: str | Path) -> OnnxModel:
             larger than 2 GiB, newer than the installed onnx, or its external data is not plain
             files in its own directory.
     """
-    try:
-        file = _resolve(Path(path))
-        if file.stat().st_size > LIMIT:
-            raise _too_large(file)
-        data = file.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise ModelError(f"{path}: cannot be read ({reason})") from None
-    if not data:
-        raise ModelError(f"{file}: the file is empty, not an ONNX model")
-    if data.startswith(_LFS):
-        raise ModelError(f"{file}: a Git LFS pointer, not the model itself; run git lfs pull")
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(data)
-    except DecodeError:
-        raise ModelError(f"{file}: not an ONNX model, or a truncated one") from None
-    if not proto.ir_version or not proto.HasField("graph"):
-        raise ModelError(f"{file}: not an ONNX model (it declares no IR version or graph)")
-
+    file, data, proto = _parse(path)
     digest = hashlib.sha256(data)
     size = len(data)
     del data
@@ -84,6 +65,16 @@ def read_model(path: str | Path) -> OnnxModel:
     load_external_data(proto, file)
     check_model(proto, file)
     return OnnxModel(proto, digest.hexdigest(), file)
+
+
+def model_files(path: str | Path) -> tuple[Path, ...]:
+    """The files a model consists of: its own and those of its external data, which stay unread.
+
+    Raises:
+        ModelError: As ``read_model``, short of what only the weights tell.
+    """
+    file, _, proto = _parse(path)
+    return (file, *external_files(proto, file))
 
 
 def from_proto(proto: onnx.ModelProto) -> OnnxModel:
@@ -160,6 +151,30 @@ def _check_dense(proto: onnx.ModelProto, label: Path | str) -> None:
                     f"{label}: tensor {names[0]!r} is sparse, which is not supported; "
                     "store it dense"
                 )
+
+
+def _parse(path: str | Path) -> tuple[Path, bytes, onnx.ModelProto]:
+    """The model's own file, its bytes, and what they say; external data is left where it is."""
+    try:
+        file = _resolve(Path(path))
+        if file.stat().st_size > LIMIT:
+            raise _too_large(file)
+        data = file.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise ModelError(f"{path}: cannot be read ({reason})") from None
+    if not data:
+        raise ModelError(f"{file}: the file is empty, not an ONNX model")
+    if data.startswith(_LFS):
+        raise ModelError(f"{file}: a Git LFS pointer, not the model itself; run git lfs pull")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError:
+        raise ModelError(f"{file}: not an ONNX model, or a truncated one") from None
+    if not proto.ir_version or not proto.HasField("graph"):
+        raise ModelError(f"{file}: not an ONNX model (it declares no IR version or graph)")
+    return file, data, proto
 
 
 def _resolve(path: Path) -> Path:
