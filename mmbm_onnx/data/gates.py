@@ -89,7 +89,8 @@ def check_accuracy(
     """Make sure that the original model knows the clean set; else its inputs are not its own.
 
     Implausible is an accuracy less than `MIN_KAPPA` of the way from chance to 1, where chance is
-    the larger of 1 / classes and the share of the most common label.
+    the larger of 1 / classes and the share of the most common label. Of samples of one class
+    chance cannot be told so; at least `LOW_ACCURACY` is then asked for, and a warning given.
 
     Args:
         logits: The original model's, ``(n, classes)``, n > 0.
@@ -119,10 +120,11 @@ def check_accuracy(
         )
     predicted = logits.argmax(axis=1)
     accuracy = float(np.mean(predicted == y))
-    chance = max(1 / interface.classes, float(np.bincount(y).max()) / len(y))
-    if chance >= 1:
-        raise DataError(f"{source}: all samples are of one class")
-    if (accuracy - chance) / (1 - chance) < MIN_KAPPA:
+    one_class = bool((y == y[0]).all())
+    most_common = 0.0 if one_class else float(np.bincount(y).max()) / len(y)
+    chance = max(1 / interface.classes, most_common)
+    implausible = (accuracy - chance) / (1 - chance) < MIN_KAPPA
+    if implausible or (one_class and accuracy < LOW_ACCURACY):
         advice = _advice(predicted, y, interface.classes, accuracy, class_names, x)
         raise DataError(
             f"{source}: the model's accuracy of {accuracy:.1%} on it is implausible (chance is "
@@ -134,6 +136,11 @@ def check_accuracy(
             f"{minimum:.1%}; check preprocessing and labels"
         )
     warnings = []
+    if one_class:
+        warnings.append(
+            f"{source}: all samples are of one class ({y[0]}); a model that always answers so "
+            "would pass"
+        )
     if accuracy < LOW_ACCURACY:
         warnings.append(
             f"{source}: the model's accuracy on it is only {accuracy:.1%}; check preprocessing "

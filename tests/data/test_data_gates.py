@@ -188,5 +188,26 @@ def test_logits_that_cannot_be_judged():
         check_accuracy(correct_on(1) * np.nan, Y, MODEL)
     with pytest.raises(DataError, match="labels outside the model's classes 0 to 3"):
         check_accuracy(correct_on(1), Y + 1, MODEL)
-    with pytest.raises(DataError, match="all samples are of one class"):
-        check_accuracy(correct_on(1), np.zeros(80, int), MODEL)
+
+
+def test_one_class_is_judged_by_accuracy_alone():
+    y = np.full(80, 3)
+
+    def decided(right: int) -> np.ndarray:
+        return deciding(np.where(np.arange(80) < right, 3, np.arange(80) % 3))
+
+    check = check_accuracy(decided(48), y, MODEL, source="set")
+    assert check.accuracy == 0.6
+    assert check.warnings == [
+        "set: all samples are of one class (3); a model that always answers so would pass"
+    ]
+    with pytest.raises(DataError, match=r"accuracy of 58\.8% .* implausible"):
+        check_accuracy(decided(47), y, MODEL)
+
+
+def test_one_class_of_two_needs_more_than_chance():
+    two = interface(2, 3, classes=2)
+    y = np.zeros(80, int)
+    logits = np.eye(2)[(np.arange(80) >= 49).astype(int)]
+    with pytest.raises(DataError, match="implausible"):
+        check_accuracy(logits, y, two)

@@ -230,6 +230,16 @@ def test_an_original_that_does_not_know_the_clean_set_stops_the_verification() -
     assert unchecked.measurements.original.accuracy is not None
 
 
+def test_samples_of_one_class_do_where_the_original_knows_them() -> None:
+    assert CLEAN.y is not None
+    one = CLEAN.take(np.flatnonzero(CLEAN.y == 1))
+    result = verify(samples=one)
+    assert result.passed
+    assert any("of one class (1)" in line for line in result.warnings)
+    with pytest.raises(DataError, match="implausible"):
+        verify(samples=replace(one, y=np.full(len(one), 2, np.int64)))
+
+
 def test_a_graph_whose_shapes_contradict_themselves_is_not_valid() -> None:
     proto = onnx.ModelProto()
     proto.CopyFrom(toy_models.hardened().proto)
