@@ -25,7 +25,7 @@ Exit status:
   1    a gate failed (files are written, the report says which gate)
   2    bad usage or bad input, or the run failed: nothing is written
   3    nothing to harden: no activation of the model takes a bound
-  130  interrupted (files are written all or none)"""
+  130  interrupted, 143 terminated (files are written all or none)"""
 
 
 class InterruptionError(Exception):

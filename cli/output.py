@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-import click
-
 NAME = "mmbm-onnx"
 
 
 def emit(text: str) -> None:
     """A result on stdout. Where the reader is gone (``| head``), the exit status still counts."""
+    import click
+
     try:
         click.echo(text)
     except BrokenPipeError:
@@ -21,6 +21,8 @@ def emit(text: str) -> None:
 
 def say(text: str) -> None:
     """One line on stderr."""
+    import click
+
     click.echo(f"{NAME}: {' '.join(text.split())}", err=True)
 
 

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 
-from mmbm_onnx_cli.main import main
+def run() -> None:
+    """Run the command line as this process; ends by ``SystemExit`` or a signal."""
+    from mmbm_onnx_cli.interrupts import exit_on_signals
+
+    exit_on_signals()  # before the other imports, which take a while
+
+    from mmbm_onnx_cli.main import main
+
+    main()
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -64,9 +64,10 @@ def write_files(files: Mapping[Path, bytes], *, force: bool = False) -> None:
     """Write every file or none.
 
     Contents go to unnamed temporary files (named ones where the system has no O_TMPFILE) in the
-    targets' own directories first and get their names only when all are on disk, with interrupts
-    held back meanwhile. A failure restores what was there before. A target that is a symbolic
-    link is replaced by a file; what it points to stays as it is. Permissions follow the umask.
+    targets' own directories first and get their names only when all are on disk. Interrupts and
+    requests to end are held back from the first byte to the last name. A failure restores what
+    was there before. A target that is a symbolic link is replaced by a file; what it points to
+    stays as it is. Permissions follow the umask.
 
     Only a SIGKILL or a power cut within the few microseconds between the first and the last name
     can leave the first of several files alone; a file is never there in part.
@@ -76,14 +77,14 @@ def write_files(files: Mapping[Path, bytes], *, force: bool = False) -> None:
     """
     check_targets(list(files), force=force)
     staged: list[_Staged] = []
-    try:
-        for target, content in files.items():
-            staged.append(_Staged(target, content))
-        with _interrupts_held():
+    with _interrupts_held():
+        try:
+            for target, content in files.items():
+                staged.append(_Staged(target, content))
             _move_into_place(staged, force=force)
-    finally:
-        for stage in staged:
-            stage.close()
+        finally:
+            for stage in staged:
+                stage.close()
 
 
 class _Staged:

@@ -1,0 +1,32 @@
+"""Ctrl-C and requests to end: one line, an exit status, and out, whatever was being done.
+
+No exception is raised: it might come in the middle of a library's import, be turned into another
+or be passed over, and the user would read of that. Nothing is left behind, since files are
+written in one piece with signals held back (``graph.write``).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+from .output import NAME
+
+_WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated"}
+
+
+def exit_on_signals() -> None:
+    """From now on, end at once by SIGINT, SIGTERM or SIGHUP, unless the caller had it ignored."""
+    for name in _WORDS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    line = f"{NAME}: {_WORDS[signal.Signals(number).name]}\n"
+    # A progress bar stands on the terminal's last line.
+    text = f"\r\x1b[K{line}" if os.isatty(2) else line
+    os.write(2, text.encode())
+    os._exit(128 + number)
