@@ -9,6 +9,7 @@ import onnx
 
 from mmbm_onnx.evaluation.compare import bounds_in, signature_differences
 from mmbm_onnx.evaluation.gates import Gate, holds
+from mmbm_onnx.evaluation.sameness import changed_node, changed_weight
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.provenance import PREFIX, read_provenance
 from mmbm_onnx.graph.read import OnnxModel
@@ -32,18 +33,20 @@ def structure_gates(
         appended: Outputs that must follow the original's.
 
     Returns:
-        The gates ``<role>_valid``, ``_signature``, ``_provenance`` and, for the hardened graph,
-        ``_bounds``; and the number of bounds found (0 for a detector, whose sites keep their
-        original values).
+        The gates ``<role>_valid``, ``_signature``, ``_provenance``, ``_unchanged`` and, for the
+        hardened graph, ``_bounds``; and the number of bounds found (0 for a detector, whose sites
+        keep their original values).
     """
+    inlined, _ = inline_activation_functions(original.proto)
     gates = [
         _valid(role, written),
         _signature(role, original, written, appended),
         _provenance(role, original, written),
+        _unchanged(role, inlined, written),
     ]
     if role != "hardened":
         return gates, 0
-    gate, count = _bounds(role, original, written)
+    gate, count = _bounds(role, inlined, written)
     return [*gates, gate], count
 
 
@@ -74,9 +77,18 @@ def _provenance(role: str, original: OnnxModel, written: OnnxModel) -> Gate:
     return holds(name, True, f"made from the original {stated[:12]}...")
 
 
-def _bounds(role: str, original: OnnxModel, written: OnnxModel) -> tuple[Gate, int]:
+def _unchanged(role: str, inlined: onnx.ModelProto, written: OnnxModel) -> Gate:
+    found = changed_weight(inlined, written.proto)
+    what = "weights"
+    if role == "hardened":
+        sites = frozenset(site.tensor for site in find_sites(inlined).sites)
+        found = found or changed_node(inlined, written.proto, sites)
+        what = "weights and nodes, bounds aside,"
+    return holds(f"{role}_unchanged", not found, found or f"{what} are the original's")
+
+
+def _bounds(role: str, inlined: onnx.ModelProto, written: OnnxModel) -> tuple[Gate, int]:
     name = f"{role}_bounds"
-    inlined, _ = inline_activation_functions(original.proto)
     found = bounds_in(inlined, written.proto)
     count = len(found)
     bad = [

@@ -52,12 +52,14 @@ def test_good_graphs_pass_every_gate() -> None:
         "hardened_valid",
         "hardened_signature",
         "hardened_provenance",
+        "hardened_unchanged",
         "hardened_bounds",
         "hardened_not_finite",
         "hardened_accuracy_drop",
         "detector_valid",
         "detector_signature",
         "detector_provenance",
+        "detector_unchanged",
         "detector_not_finite",
         "detector_accuracy_drop",
         "detector_unflagged_identical",
@@ -132,7 +134,7 @@ def test_another_signature_fails_without_being_run() -> None:
     proto.CopyFrom(toy_models.hardened().proto)
     proto.graph.input[0].name = proto.graph.node[0].input[0] = "renamed"
     result = verify(from_proto(proto))
-    assert failed(result) == ["hardened_signature"]
+    assert failed(result) == ["hardened_signature", "hardened_unchanged"]
     assert result.measurements.hardened is None
     assert failed(verify(detector=toy_models.hardened())) == ["detector_signature"]
 
