@@ -10,6 +10,7 @@ import pytest
 import torch
 from graph_models import export, parse
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from mmbm_onnx.graph.read import read_model
@@ -233,6 +234,17 @@ def test_a_flattened_concat_of_channels_and_positions_has_no_unmixed_axis() -> N
     assert axes(body, weights) == [None]
 
 
+def test_a_flattened_concat_of_features_and_tokens_has_none() -> None:
+    body = """
+        m = MatMul (x, w)
+        f = Reshape (m, s)
+        k = Concat <axis = 1> (f, f)
+        u = Unsqueeze (k, one)
+        y = Relu (u)"""
+    weights = "float[8,6] w, int64[2] s = {0, -1}, int64[1] one = {1}"
+    assert axes(body, weights, x="float[N,7,8] x") == [None]
+
+
 def test_removed_and_added_axes() -> None:
     for body, expected in (
         ("m = ReduceMean <axes = [2, 3], keepdims = 0> (c) y = Relu (m)", 1),
@@ -283,6 +295,42 @@ def test_the_batch_axis_is_never_chosen() -> None:
     assert axes(body) == [None]
     body = "t = Transpose <perm = [1, 2, 0]> (x) n = LayerNormalization (t, g) y = Relu (n)"
     assert axes(body, "float[4] g", x="float[4,7,8] x") == [None]
+
+
+def test_a_convolution_over_the_batch_has_no_channels() -> None:
+    body = "t = Transpose <perm = [1, 0, 2, 3]> (x) c = Conv (t, w) y = Relu (c)"
+    assert axes(body, "float[4,2,1,1] w", x="float[2,3,8,8] x") == [None]
+
+
+def test_two_unknown_axes_are_not_taken_for_batch_and_features() -> None:
+    assert axes('e = Einsum <equation = "ab->ba"> (x) y = Relu (e)', x="float[1,8] x") == [None]
+
+
+def test_scores_between_heads_have_no_channels() -> None:
+    body = """
+        q = MatMul (x, w)
+        h = Reshape (q, s)
+        a = Transpose <perm = [0, 2, 1, 3]> (h)
+        b = Transpose <perm = [0, 2, 3, 1]> (h)
+        m = MatMul (a, b)
+        y = Relu (m)"""
+    assert axes(body, "float[8,12] w, int64[4] s = {0, 7, 3, 4}", x="float[N,7,8] x") == [None]
+
+
+def test_channels_cut_from_a_mixture_leave_no_axis_that_holds_all() -> None:
+    body = f"{CONV} f = Reshape (c, s) k = Slice (f, a, b, d) y = Relu (k)"
+    weights = (
+        W + ", int64[4] s = {0, 2, 24, 8}, int64[1] a = {1}, int64[1] b = {9}, int64[1] d = {2}"
+    )
+    assert axes(body, weights) == [None]
+
+
+def test_a_reshape_of_unknown_lengths_does_not_take_a_part_for_the_whole() -> None:
+    body = f"{CONV} f = Reshape (c, s) y = Relu (f)"
+    weights = W + ", int64[4] s = {0, 2, -1, 5}"
+    assert axes(body, weights, x="float[N,3,?,?] x") == [None]
+    weights = W + ", int64[3] s = {0, 6, -1}"
+    assert axes(body, weights, x="float[N,3,?,?] x") == [1]
 
 
 def test_normalisation_of_the_input_names_an_axis_only_until_the_first_layer() -> None:
@@ -444,7 +492,7 @@ def test_a_chosen_axis_is_the_axis_of_the_filters(seed: int) -> None:
         if weight.name == "b":
             weight.CopyFrom(numpy_helper.from_array(np.arange(6, dtype=np.float32), "b"))
     (site,) = find_sites(proto).sites
-    session = onnx.reference.ReferenceEvaluator(proto)
+    session = ReferenceEvaluator(proto)
     (value,) = session.run(None, {"x": np.zeros((2, 3, 4, 4), np.float32)})
     constant = [
         axis
