@@ -42,8 +42,8 @@ from .progress import ProgressBar
 )
 @click.option(
     "--method",
-    type=click.Choice(["mmac", "mmbm", "mmac-reference"]),
-    default="mmac",
+    type=click.Choice(["mmac-universal", "mmac", "mmbm", "mmac-reference"]),
+    default="mmac-universal",
     show_default=True,
     help="How bounds are learned.",
 )

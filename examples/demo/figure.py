@@ -36,7 +36,8 @@ def draw(out: Path, test: tuple[Images, Labels], triggered: Images) -> None:
     _samples(upper, images[others], triggered[others], labels[others], attacked)
     left, right = lower.subplots(1, 2)
     _bounds(left, report)
-    _scores(right, clean["mmbm_score"], attacked["mmbm_score"], clean["mmbm_flagged"])
+    threshold = report["detector"]["threshold_score"]
+    _scores(right, clean["mmbm_score"], attacked["mmbm_score"], threshold)
     figure.savefig(out / "figure.png", dpi=110)
     plt.close(figure)
 
@@ -64,9 +65,9 @@ def _bounds(axis, report: dict) -> None:
     sites = report["sites"]
     places = np.arange(len(sites))
     axis.bar(places, [site["clean_max"] for site in sites], color=GREY, label="clean maximum")
-    median = np.array([site["bound"]["median"] for site in sites])
-    low = np.array([site["bound"]["min"] for site in sites])
-    high = np.array([site["bound"]["max"] for site in sites])
+    median = np.array([site["bound_median"] for site in sites])
+    low = np.array([site["bound_min"] for site in sites])
+    high = np.array([site["bound_max"] for site in sites])
     axis.errorbar(
         places,
         median,
@@ -83,14 +84,11 @@ def _bounds(axis, report: dict) -> None:
     axis.legend(frameon=False, fontsize=9)
 
 
-def _scores(axis, clean: np.ndarray, attacked: np.ndarray, flagged: np.ndarray) -> None:
+def _scores(axis, clean: np.ndarray, attacked: np.ndarray, threshold: float) -> None:
     edges = np.histogram_bin_edges(np.concatenate([clean, attacked]), bins=60)
     axis.hist(clean, edges, color=BLUE, alpha=0.75, label="clean", density=True)
     axis.hist(attacked, edges, color=RED, alpha=0.65, label="triggered", density=True)
-    # The first flagged score is where the detector draws its line.
-    if flagged.any() and not flagged.all():
-        line = (clean[flagged].min() + clean[~flagged].max()) / 2
-        axis.axvline(line, color="black", linestyle="--", linewidth=1, label="threshold")
+    axis.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
     axis.set_yscale("log")
     axis.set_xlabel("score: margin of original minus margin of bounded branch (logits)")
     axis.set_ylabel("density")

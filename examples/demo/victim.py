@@ -35,10 +35,10 @@ class Victim(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(16)
-        self.blocks = nn.Sequential(Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2))
-        self.head = nn.Linear(64, 10)
+        self.stem = nn.Conv2d(1, 24, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(24)
+        self.blocks = nn.Sequential(Block(24, 24, 1), Block(24, 48, 2), Block(48, 96, 2))
+        self.head = nn.Linear(96, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(torch.relu(self.norm(self.stem(x))))

@@ -28,7 +28,7 @@ def harden(
     model: ModelSource | torch.nn.Module,
     clean: SampleSource,
     *,
-    method: str = "mmac",
+    method: str = "mmac-universal",
     granularity: Granularity = "channel",
     detector: bool = True,
     false_positive_rate: float = 0.01,
@@ -57,7 +57,7 @@ def harden(
             exported first and needs ``example_input``.
         clean: Trusted samples: an image folder with one folder per class, an ``.npz``,
             ``Samples``, or a pair ``(x, y)`` of arrays ready for the model; ``y`` may be None.
-        method: ``"mmac"``, ``"mmbm"`` or ``"mmac-reference"``.
+        method: ``"mmac-universal"``, ``"mmac"``, ``"mmbm"`` or ``"mmac-reference"``.
         granularity: One bound per ``"channel"`` or per ``"tensor"``.
         detector: Whether to make the detector graph.
         false_positive_rate: Share of clean samples that the detector may flag, in (0, 1).
@@ -68,7 +68,8 @@ def harden(
         provider: Execution provider of ONNX Runtime; None is the CPU.
         threads: Threads of torch and ONNX Runtime; None leaves them as they are.
         seed: Of the split and of learning.
-        epochs, batch_size: Override those of the method.
+        epochs, batch_size: Override those of the method; without a batch size it is lowered for
+            large inputs.
         calibration_fraction: Share of the samples kept from learning, for null and gates.
         min_accuracy: Stop if the original's accuracy on ``clean`` is below this fraction.
         example_input: A batch of inputs, for exporting a torch module.
@@ -115,6 +116,8 @@ def harden(
 
     from mmbm_onnx.pipeline.hardening import Pipeline
 
+    if batch_size is None:
+        settings = settings.for_inputs(prepared.fit.x[0].size)
     pipeline = Pipeline(
         settings=settings,
         granularity=granularity,

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.execution.classifier import Classifier
-from mmbm_onnx.learning.margin import climb, margins, max_margin_inputs
+from mmbm_onnx.learning.attackers import Attackers, NoiseAttackers
+from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.parameters import BoundParameters
 from mmbm_onnx.learning.settings import Settings
 from mmbm_onnx.learning.statistics import (
     activation_statistics,
     share_above,
 )
+from mmbm_onnx.learning.universal import UniversalAttackers
 from mmbm_onnx.types import Bounds, Granularity, IntArray, Progress, Samples, Site
 
 
@@ -54,9 +56,9 @@ def learn_bounds(
 
     Minimises ``fidelity(bounds) + weight * penalty(bounds)`` over the bounds alone. Fidelity is
     the mean squared difference of bounded and original logits on clean samples; the penalty is
-    the mean margin that max-margin inputs reach in the bounded network (MMAC, arXiv 2308.04617,
-    equation 4) or the norm of the bounds (MM-BM, arXiv 2205.06900, equation 6). The weight is
-    adapted so that accuracy on the fit part holds. On the CPU equal arguments give equal bits.
+    the mean margin that attacking inputs reach in the bounded network (MMAC, arXiv 2308.04617) or
+    the norm of the bounds (MM-BM, arXiv 2205.06900). The weight is adapted so that accuracy on
+    the fit part holds. On the CPU equal arguments give equal bits.
 
     Args:
         classifier: The network; not changed.
@@ -131,8 +133,24 @@ class _Loop:
         clean = margins(reference, decisions)
         self.logit_unit = float(reference.var().clamp_min(1e-12)) if settings.relative else 1.0
         self.margin_unit = float(clean.mean().clamp_min(1e-6)) if settings.relative else 1.0
-        self.inputs = x[:0]
-        self.targets = decisions[:0]
+        self.attackers = self._make_attackers()
+
+    def _make_attackers(self) -> Attackers | None:
+        classes = self.reference.shape[1]
+        if self.settings.penalty != "margin":
+            return None
+        if self.settings.attackers == "universal":
+            return UniversalAttackers(
+                self.classifier, self.x, self.decisions, classes, self.settings, self.generator
+            )
+        return NoiseAttackers(
+            self.classifier,
+            self.x,
+            classes,
+            self.settings,
+            self.generator,
+            self._input_progress(),
+        )
 
     def run(self) -> list[dict[str, float]]:
         settings = self.settings
@@ -140,8 +158,7 @@ class _Loop:
         history = []
         best: tuple[float, list[Tensor]] | None = None
         for epoch in range(settings.epochs):
-            if self._inputs_due(epoch):
-                self._make_inputs()
+            self._renew(epoch)
             entry = self._epoch(weight)
             entry["weight"] = weight
             if settings.keep == "best":
@@ -162,38 +179,13 @@ class _Loop:
             self.parameters.restore(best[1])
         return history
 
-    def _inputs_due(self, epoch: int) -> bool:
-        if self.settings.penalty != "margin":
-            return False
-        every = self.settings.inputs_every
-        return epoch == 0 or (every > 0 and epoch % every == 0)
-
-    def _make_inputs(self) -> None:
-        low, high = float(self.x.min()), float(self.x.max())
-        if len(self.inputs) and self.settings.inputs_against == "bounded":
-            with torch.no_grad():
-                bounds = {name: bound.clone() for name, bound in self.parameters.bounds().items()}
-            self.inputs = climb(
-                self.classifier,
-                self.inputs,
-                self.targets,
-                steps=self.settings.renewal_steps,
-                settings=self.settings,
-                low=low,
-                high=high,
-                bounds=bounds,
-            )
+    def _renew(self, epoch: int) -> None:
+        every = self.settings.renewed_every
+        if self.attackers is None or not (epoch == 0 or (every > 0 and epoch % every == 0)):
             return
-        self.inputs, self.targets = max_margin_inputs(
-            self.classifier,
-            tuple(self.x.shape[1:]),
-            self.reference.shape[1],
-            self.settings,
-            low=low,
-            high=high,
-            generator=self.generator,
-            progress=self._input_progress(),
-        )
+        with torch.no_grad():
+            bounds = {name: bound.clone() for name, bound in self.parameters.bounds().items()}
+        self.attackers.renew(bounds)
 
     def _input_progress(self) -> Callable[[int, int], None] | None:
         if self.progress is None:
@@ -203,11 +195,9 @@ class _Loop:
 
     def _epoch(self, weight: float) -> dict[str, float]:
         order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
-        batches = torch.split(order, self.settings.batch_size)
-        attackers = self._attackers(len(batches))
         sums = {"loss": 0.0, "fidelity": 0.0, "penalty": 0.0, "accuracy": 0.0}
-        for batch, attacker in zip(batches, attackers, strict=True):
-            fidelity, penalty, right = self._losses(batch, attacker)
+        for batch in torch.split(order, self.settings.batch_size):
+            fidelity, penalty, right = self._losses(batch)
             loss = fidelity + weight * penalty
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -230,30 +220,20 @@ class _Loop:
             right += int((decided == self.decisions[index]).sum())
         return right / len(self.x)
 
-    def _attackers(self, steps: int) -> list[Tensor]:
-        """Which max-margin inputs go with each step; none for penalties that need none."""
-        size = self.settings.batch_size
-        if not len(self.inputs):
-            return [self.targets[:0]] * steps
-        picks: list[Tensor] = []
-        pool = torch.empty(0, dtype=torch.int64)
-        for _ in range(steps):
-            if len(pool) == 0:
-                pool = torch.randperm(len(self.inputs), generator=self.generator)
-            picks.append(pool[:size].to(self.x.device))
-            pool = pool[size:]
-        return picks
-
-    def _losses(self, batch: Tensor, attacker: Tensor) -> tuple[Tensor, Tensor, int]:
+    def _losses(self, batch: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Fidelity, penalty, and how many of the batch are decided as the original decides."""
         bounds = self.parameters.bounds()
-        joint = torch.cat([self.x[batch], self.inputs[attacker]])
-        logits = self.classifier.logits(joint, bounds)
+        x = self.x[batch]
+        if self.attackers is not None:
+            attacks, targets = self.attackers.batch(batch)
+            x = torch.cat([x, attacks])
+        logits = self.classifier.logits(x, bounds)
         clean, attacked = logits[: len(batch)], logits[len(batch) :]
         fidelity = (clean - self.reference[batch]).square().mean() / self.logit_unit
         right = int((clean.argmax(1) == self.decisions[batch]).sum())
-        if self.settings.penalty == "norm":
+        if self.attackers is None:
             return fidelity, self._norm(bounds), right
-        reached = margins(attacked, self.targets[attacker])
+        reached = margins(attacked, targets)
         penalty = reached.mean() / self.margin_unit if self.settings.relative else reached.sum()
         return fidelity, penalty, right
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.learning.settings import Settings
 
-_CHUNK = 250  # inputs that climb together
-
 
 def margins(logits: Tensor, classes: Tensor) -> Tensor:
     """Logit of a class minus the largest other logit (arXiv 2308.04617, equation 1).
@@ -34,6 +32,7 @@ def max_margin_inputs(
     classes: int,
     settings: Settings,
     *,
+    per_class: int,
     low: float,
     high: float,
     generator: torch.Generator,
@@ -45,16 +44,16 @@ def max_margin_inputs(
         classifier: The network; its bounds are not applied.
         shape: Shape of one input.
         classes: Number of classes.
-        settings: ``inputs_per_class``, ``input_steps``, ``input_rate`` and ``relative``.
+        settings: ``input_steps``, ``input_rate``, ``relative`` and ``batch_size``.
+        per_class: Inputs per class.
         low, high: Range of valid inputs, in the unit of the model's input.
         generator: Source of the noise, on the CPU.
         progress: Called with (steps done, steps in all).
 
     Returns:
-        Inputs ``(classes * inputs_per_class, *shape)`` and their classes, int64.
+        Inputs ``(classes * per_class, *shape)`` and their classes, int64.
     """
-    count = settings.inputs_per_class
-    labels = torch.arange(classes).repeat_interleave(count).to(classifier.device)
+    labels = torch.arange(classes).repeat_interleave(per_class).to(classifier.device)
     noise = torch.rand((len(labels), *shape), generator=generator)
     start = (low + (high - low) * noise).to(classifier.device, classifier.dtype)
     climbed = climb(
@@ -89,13 +88,14 @@ def climb(
         start: Where they stand, ``(n, ...)``; not changed.
         labels: Their classes, int64 ``(n,)``.
         steps: Gradient steps.
-        settings: ``input_rate`` and ``relative``.
+        settings: ``input_rate``, ``relative`` and ``batch_size``.
         low, high: Range of valid inputs.
         bounds: Bounds of the network that is climbed; None for the original.
         progress: Called with (steps done, steps in all).
     """
     parts = []
-    chunks = list(zip(torch.split(start, _CHUNK), torch.split(labels, _CHUNK), strict=True))
+    size = 2 * settings.batch_size
+    chunks = list(zip(torch.split(start, size), torch.split(labels, size), strict=True))
     for done, (part, own) in enumerate(chunks):
         x = part.clone().requires_grad_(True)
         optimizer: torch.optim.Optimizer

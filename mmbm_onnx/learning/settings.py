@@ -10,7 +10,10 @@ from mmbm_onnx.errors import OptionError
 Start = Literal["low", "maximum", "constant"]
 Scale = Literal["logarithmic", "linear"]
 Penalty = Literal["margin", "norm"]
-Target = Literal["original", "bounded"]
+_VALUES_PER_BATCH = 1_500_000  # 100 inputs of 3x70x70, 10 of 3x224x224
+_SMALLEST_BATCH = 8
+
+AttackerKind = Literal["universal", "noise"]
 Keep = Literal["last", "best"]
 
 
@@ -29,8 +32,10 @@ class Settings:
         learning_rate: Adam's, in the unit of ``scale``.
         epochs: Passes over the fit part.
         batch_size: Clean samples per step; as many max-margin inputs join them.
-        penalty: What is made small beside fidelity: the margin that max-margin inputs reach in
-            the bounded network (MMAC), or the norm of the bounds (MM-BM).
+        penalty: What is made small beside fidelity: the margin that attacking inputs reach in the
+            bounded network (MMAC), or the norm of the bounds (MM-BM).
+        attackers: The attacking inputs: ``"universal"`` perturbations of clean samples, one per
+            class and size, or max-margin inputs that climbed from ``"noise"``.
         relative: Whether fidelity is measured in the variance of the original logits, the margin
             in the mean clean margin and norms in those of the start, or all absolutely.
         weight: Weight of the penalty at the start.
@@ -38,15 +43,17 @@ class Settings:
         weight_every: Epochs between such changes.
         weight_after: Epoch after which they begin.
         accuracy: Share of the fit part that the bounded network must keep right.
-        inputs_per_class: Max-margin inputs per class.
+        renewed_every: Epochs after which attackers are renewed; 0 for never.
+        renewal_steps: Gradient steps of a renewal against the bounded network.
+        attack_bounded: Whether a renewal moves them on against the bounded network as it is by
+            then, so that bounds and attackers play the min-max game that MMAC's objective states;
+            otherwise they are made again against the original.
+        sizes: Sizes of universal perturbations: root mean square, as shares of the input range.
+        samples_per_pattern: Clean samples that a gradient step of one perturbation sees.
+        inputs_per_class: Max-margin inputs from noise, per class (fewer for over 100 classes).
         input_steps: Gradient steps that make one.
         input_rate: Size of a step: Adam's learning rate as a share of the input range when
             ``relative``, plain gradient descent's otherwise.
-        inputs_every: Epochs after which max-margin inputs are renewed; 0 for never.
-        inputs_against: What renewed inputs climb: the ``"original"`` network, from fresh noise,
-            or the ``"bounded"`` one as it is by then, from where they stand (so that bounds and
-            inputs play the min-max game that MMAC's objective states).
-        renewal_steps: Gradient steps of a renewal against the bounded network.
         keep: Which bounds are the result: the ``"last"`` epoch's, or the ``"best"``: those of the
             lowest penalty among the epochs that held ``accuracy``, once the weight adapts.
     """
@@ -59,19 +66,31 @@ class Settings:
     epochs: int = 100
     batch_size: int = 100
     penalty: Penalty = "margin"
+    attackers: AttackerKind = "universal"
     relative: bool = True
     weight: float = 0.1
     weight_factor: float = 1.2
     weight_every: int = 1
     weight_after: int = 10
     accuracy: float = 0.97
+    renewed_every: int = 5
+    renewal_steps: int = 10
+    attack_bounded: bool = True
+    sizes: tuple[float, ...] = (0.05, 0.1, 0.2)
+    samples_per_pattern: int = 4
     inputs_per_class: int = 10
     input_steps: int = 100
     input_rate: float = 0.02
-    inputs_every: int = 10
-    inputs_against: Target = "bounded"
-    renewal_steps: int = 20
     keep: Keep = "best"
+
+    def for_inputs(self, values: int) -> Settings:
+        """The same with a batch size lowered for large inputs, so that a step fits in memory.
+
+        Args:
+            values: Numbers in one input, such as 3 * 224 * 224.
+        """
+        affordable = max(_SMALLEST_BATCH, _VALUES_PER_BATCH // max(1, values))
+        return replace(self, batch_size=min(self.batch_size, affordable))
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain values, for the report."""
@@ -79,8 +98,11 @@ class Settings:
 
 
 _METHODS = {
-    # Scale-free MMAC: nothing in it depends on the unit of activations or logits.
-    "mmac": Settings("mmac"),
+    # MMAC's objective as a min-max game over universal perturbations of clean samples.
+    "mmac-universal": Settings("mmac-universal"),
+    # MMAC's objective over inputs from noise, scale-free: nothing in it depends on the unit of
+    # activations or logits.
+    "mmac": Settings("mmac", attackers="noise", renewed_every=10, renewal_steps=20),
     # MM-BM, arXiv 2205.06900, section 5: fidelity plus the norm of the bounds.
     "mmbm": Settings(
         "mmbm", start="maximum", penalty="norm", weight=0.5, learning_rate=0.02, accuracy=0.95
@@ -102,12 +124,14 @@ _METHODS = {
         inputs_per_class=50,
         input_steps=300,
         input_rate=0.01,
-        inputs_every=100,
-        inputs_against="original",
+        attackers="noise",
+        renewed_every=100,
+        attack_bounded=False,
         keep="last",
     ),
 }
 METHODS = tuple(_METHODS)
+DEFAULT_METHOD = "mmac-universal"
 
 
 def settings_for(method: str, **changes: Any) -> Settings:

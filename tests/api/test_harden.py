@@ -86,7 +86,11 @@ def test_written_graphs_pass_the_full_check_and_name_their_origin(case, result) 
         onnx.checker.check_model(proto, full_check=True)
         found = read_provenance(proto)
         assert found["original_sha256"] == digest
-        assert (found["method"], found["seed"], found["bounds"]) == ("mmac", "0", "1")
+        assert (found["method"], found["seed"], found["bounds"]) == (
+            "mmac-universal",
+            "0",
+            "1",
+        )
 
 
 def test_report_says_what_was_measured(case, result) -> None:
@@ -224,8 +228,8 @@ def test_a_failed_gate_is_told_and_files_can_still_be_written(
     case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Bounds that hardly let anything through.
-    low = replace(settings_for("mmac"), start_value=-1.0, learning_rate=1e-9)
-    monkeypatch.setitem(settings._METHODS, "mmac", low)
+    low = replace(settings_for("mmac-universal"), start_value=-1.0, learning_rate=1e-9)
+    monkeypatch.setitem(settings._METHODS, low.method, low)
     made = harden(case.model, case.npz, epochs=1, threads=1)
     assert not made.passed
     made.save(tmp_path / "h.onnx", report=tmp_path / "r.json")

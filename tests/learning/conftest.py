@@ -19,7 +19,7 @@ TARGET = 0
 
 @pytest.fixture(scope="session")
 def planted_proto() -> onnx.ModelProto:
-    """Inputs 0 to 3 speak for their class; input 4, above one half, shouts for class 0."""
+    """Inputs 0 to 3 speak for their class; input 4, above a third, shouts for class 0."""
     proto = onnx.parser.parse_model(
         """
         <ir_version: 8, opset_import: ["" : 17]>
@@ -33,7 +33,7 @@ def planted_proto() -> onnx.ModelProto:
         """
     )
     first = np.diag([1, 1, 1, 1, 10]).astype(np.float32)
-    bias = np.array([0, 0, 0, 0, -5], np.float32)
+    bias = np.array([0, 0, 0, 0, -3.2], np.float32)
     second = np.zeros((5, 4), np.float32)
     second[:4] = 4 * np.eye(4)
     second[4, TARGET] = 8

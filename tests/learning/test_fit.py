@@ -43,6 +43,7 @@ def test_penalty_limits_the_margin_that_any_input_reaches(planted, sites, clean)
         (5,),
         4,
         settings_for("mmac"),
+        per_class=10,
         low=0.0,
         high=1.0,
         generator=torch.Generator().manual_seed(0),
@@ -87,9 +88,12 @@ def test_mmbm_makes_bounds_smaller_than_their_start(planted, sites, clean) -> No
     assert np.linalg.norm(small.bounds["active"]) < 0.9 * np.linalg.norm(start.bounds["active"])
 
 
-def test_same_seed_gives_the_same_bits_and_another_seed_does_not(planted, sites, clean) -> None:
+@pytest.mark.parametrize("method", ["mmac-universal", "mmac"])
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(
+    planted, sites, clean, method: str
+) -> None:
     def learn(seed: int) -> bytes:
-        found = learn_bounds(planted, clean, sites, quick("mmac", epochs=5), seed=seed)
+        found = learn_bounds(planted, clean, sites, quick(method, epochs=5), seed=seed)
         return found.bounds["active"].tobytes()
 
     assert learn(3) == learn(3)
@@ -136,7 +140,8 @@ def test_reference_recipe_has_the_published_constants() -> None:
     assert (found.epochs, found.batch_size, found.weight) == (300, 200, 0.002)
     assert (found.weight_factor, found.weight_every, found.weight_after) == (1.2, 10, 30)
     assert (found.accuracy, found.inputs_per_class, found.input_steps) == (0.95, 50, 300)
-    assert (found.input_rate, found.inputs_every, found.relative) == (0.01, 100, False)
+    assert (found.attackers, found.attack_bounded, found.keep) == ("noise", False, "last")
+    assert (found.input_rate, found.renewed_every, found.relative) == (0.01, 100, False)
 
 
 def test_unknown_method_and_bad_values_are_refused() -> None:
@@ -144,3 +149,10 @@ def test_unknown_method_and_bad_values_are_refused() -> None:
         settings_for("clip")
     with pytest.raises(OptionError, match="epochs"):
         settings_for("mmac", epochs=0)
+
+
+def test_large_inputs_lower_the_batch_size_small_ones_do_not() -> None:
+    settings = settings_for("mmac-universal")
+    assert settings.for_inputs(28 * 28) == settings
+    assert settings.for_inputs(3 * 224 * 224).batch_size == 9
+    assert settings.for_inputs(10**9).batch_size == 8

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -30,13 +32,12 @@ def test_inputs_climb_to_large_margins_inside_the_range(planted, method: str) ->
     settings = settings_for(method)
 
     def make(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-        from dataclasses import replace
-
         return max_margin_inputs(
             planted,
             (5,),
             4,
-            replace(settings, input_steps=steps, inputs_per_class=6),
+            replace(settings, input_steps=steps),
+            per_class=6,
             low=0.0,
             high=1.0,
             generator=torch.Generator().manual_seed(3),
@@ -59,7 +60,7 @@ def test_inputs_depend_on_the_seed_alone(planted) -> None:
         generator = torch.Generator().manual_seed(seed)
         settings = settings_for("mmac")
         return max_margin_inputs(
-            planted, (5,), 4, settings, low=0.0, high=1.0, generator=generator
+            planted, (5,), 4, settings, per_class=3, low=0.0, high=1.0, generator=generator
         )[0]
 
     assert torch.equal(make(5), make(5))

@@ -1,0 +1,94 @@
+"""Inputs that try to reach a large margin for a class: what the bounds are learned against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.learning.margin import climb, max_margin_inputs
+from mmbm_onnx.learning.settings import Settings
+
+_MOST_INPUTS = 1000  # max-margin inputs of all classes together
+
+
+class Attackers(Protocol):
+    """A source of attacking inputs, renewed as the bounds move."""
+
+    def renew(self, bounds: Mapping[str, Tensor]) -> None:
+        """Make or improve the attacks, given the bounds as they are now."""
+
+    def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """As many attacks as clean samples (by index, ``(m,)``): inputs and their classes."""
+
+
+class NoiseAttackers:
+    """Max-margin inputs: uniform noise that climbed the margin of a class (MM-BD, MMAC).
+
+    Args:
+        classifier: The network.
+        x: Clean samples ``(n, ...)``; their range is that of valid inputs.
+        classes: Number of classes.
+        settings: How many inputs, made how, renewed against what.
+        generator: Source of randomness, on the CPU.
+        progress: Called with (steps done, steps in all) while they are made.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        classes: int,
+        settings: Settings,
+        generator: torch.Generator,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._classifier = classifier
+        self._shape = tuple(x.shape[1:])
+        self._range = float(x.min()), float(x.max())
+        self._classes = classes
+        self._settings = settings
+        self._generator = generator
+        self._progress = progress
+        self._inputs = x[:0]
+        self._targets = torch.empty(0, dtype=torch.int64)
+        self._pool = torch.empty(0, dtype=torch.int64)
+
+    def renew(self, bounds: Mapping[str, Tensor]) -> None:
+        """Make the inputs from noise, or, against the bounded network, move them on."""
+        low, high = self._range
+        if len(self._inputs) and self._settings.attack_bounded:
+            self._inputs = climb(
+                self._classifier,
+                self._inputs,
+                self._targets,
+                steps=self._settings.renewal_steps,
+                settings=self._settings,
+                low=low,
+                high=high,
+                bounds=bounds,
+            )
+            return
+        self._inputs, self._targets = max_margin_inputs(
+            self._classifier,
+            self._shape,
+            self._classes,
+            self._settings,
+            per_class=max(1, min(self._settings.inputs_per_class, _MOST_INPUTS // self._classes)),
+            low=low,
+            high=high,
+            generator=self._generator,
+            progress=self._progress,
+        )
+        self._pool = self._pool[:0]
+
+    def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs in random order, each once before any again; at most as many as there are."""
+        if len(self._pool) == 0:
+            self._pool = torch.randperm(len(self._inputs), generator=self._generator)
+        picks = self._pool[: self._settings.batch_size].to(samples.device)
+        self._pool = self._pool[self._settings.batch_size :]
+        return self._inputs[picks], self._targets[picks]

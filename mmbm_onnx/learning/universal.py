@@ -1,0 +1,115 @@
+"""Universal perturbations: one pattern per class and size that, added to whatever clean sample,
+drives it to that class. A backdoor's trigger is one; these are found by looking for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.learning.margin import margins
+from mmbm_onnx.learning.settings import Settings
+
+_MOST_CLASSES = 20  # with patterns at a time; with more classes, others take their turn
+_STEP = 0.3  # of a pattern's size
+_ENOUGH = 20.0  # logits: a sample driven this far pulls a pattern no further
+
+
+class UniversalAttackers:
+    """Patterns of bounded Euclidean norm that climb the margin of their class.
+
+    They attack the *bounded* network as it is when ``renew`` is called, each from where it stands,
+    so that bounds and patterns play the min-max game of MMAC's objective (arXiv 2308.04617), the
+    inner maximum being over perturbations of clean samples instead of over all inputs. A ball of
+    the Euclidean norm holds faint patterns all over the input as well as small loud patches.
+
+    Args:
+        classifier: The network.
+        x: Clean samples ``(n, ...)``; their range is that of valid inputs.
+        decisions: Their classes, int64 ``(n,)``.
+        classes: Number of classes.
+        settings: ``sizes``, ``samples_per_pattern``, ``renewal_steps`` and ``batch_size``.
+        generator: Source of randomness, on the CPU.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        decisions: Tensor,
+        classes: int,
+        settings: Settings,
+        generator: torch.Generator,
+    ) -> None:
+        self._classifier = classifier
+        self._x = x
+        self._decisions = decisions
+        self._classes = classes
+        self._settings = settings
+        self._generator = generator
+        self._low, self._high = float(x.min()), float(x.max())
+        # A size is a root mean square, as a share of the range of valid inputs.
+        unit = (self._high - self._low) * math.sqrt(x[0].numel())
+        norms = torch.tensor(settings.sizes, dtype=x.dtype, device=x.device) * unit
+        count = min(classes, _MOST_CLASSES)
+        self.norms = norms.repeat_interleave(count).reshape(-1, *[1] * (x.ndim - 1))
+        self.targets = torch.empty(0, dtype=torch.int64)
+        self.patterns = x[:0]
+
+    def renew(self, bounds: Mapping[str, Tensor]) -> None:
+        """Climb some gradient steps, each on fresh clean samples of other classes."""
+        if not len(self.patterns) or self._classes > _MOST_CLASSES:
+            self._draw()
+        per_pattern = self._settings.samples_per_pattern
+        together = max(1, 2 * self._settings.batch_size // per_pattern)
+        for _ in range(self._settings.renewal_steps):
+            for part in torch.split(torch.arange(len(self.patterns)), together):
+                self._step(part.to(self._x.device), per_pattern, bounds)
+
+    def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Clean samples by index ``(m,)``, each with a random pattern of another class on it."""
+        count = len(self.patterns)
+        picks = torch.randint(count, samples.shape, generator=self._generator).to(samples.device)
+        own = self.targets[picks] == self._decisions[samples]
+        picks = torch.where(own, (picks + 1) % count, picks)
+        x = (self._x[samples] + self.patterns[picks]).clamp(self._low, self._high)
+        return x, self.targets[picks]
+
+    def _draw(self) -> None:
+        """Choose classes, all of them if they are few, and start from noise."""
+        order = torch.randperm(self._classes, generator=self._generator)
+        chosen = order[:_MOST_CLASSES].sort().values
+        self.targets = chosen.repeat(len(self._settings.sizes)).to(self._x.device)
+        shape = (len(self.targets), *self._x.shape[1:])
+        noise = torch.randn(shape, generator=self._generator).to(self._x)
+        self.patterns = noise * (self.norms / _norm(noise))
+
+    def _step(self, part: Tensor, per_pattern: int, bounds: Mapping[str, Tensor]) -> None:
+        patterns = self.patterns[part].clone().requires_grad_(True)
+        targets = self.targets[part].repeat_interleave(per_pattern)
+        x = self._x[self._others(targets)] + patterns.repeat_interleave(per_pattern, 0)
+        logits = self._classifier.logits(x.clamp(self._low, self._high), bounds)
+        reached = margins(logits, targets).clamp_max(_ENOUGH).sum()
+        (gradient,) = torch.autograd.grad(reached, patterns)
+        norms = self.norms[part]
+        moved = self.patterns[part] + _STEP * norms * gradient / _norm(gradient)
+        reach = self._high - self._low
+        moved = moved.clamp(-reach, reach)
+        self.patterns[part] = moved * (norms / _norm(moved)).clamp_max(1)
+
+    def _others(self, targets: Tensor) -> Tensor:
+        """Index of a random sample for each target, of another class where two draws find one."""
+        first, second = (
+            torch.randint(len(self._x), targets.shape, generator=self._generator).to(targets.device)
+            for _ in range(2)
+        )
+        return torch.where(self._decisions[first] == targets, second, first)
+
+
+def _norm(patterns: Tensor) -> Tensor:
+    """Euclidean norm of each pattern, kept above zero, in a shape that divides them."""
+    norms: Tensor = torch.linalg.vector_norm(patterns.flatten(1), dim=1).clamp_min(1e-12)
+    return norms.reshape(-1, *[1] * (patterns.ndim - 1))

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmbm_onnx.learning.margin import margins
+from mmbm_onnx.learning.settings import settings_for
+from mmbm_onnx.learning.universal import UniversalAttackers
+
+SETTINGS = replace(settings_for("mmac-universal"), sizes=(0.1, 0.4), batch_size=20)
+
+
+def make(planted, clean, seed: int = 0) -> UniversalAttackers:
+    x = torch.from_numpy(clean.x)
+    generator = torch.Generator().manual_seed(seed)
+    decisions = torch.from_numpy(clean.y)
+    return UniversalAttackers(planted, x, decisions, 4, SETTINGS, generator)
+
+
+@pytest.fixture
+def found(planted, clean) -> UniversalAttackers:
+    attackers = make(planted, clean)
+    for _ in range(5):
+        attackers.renew({})
+    return attackers
+
+
+def test_there_is_one_pattern_per_class_and_size_no_larger_than_that(found, clean) -> None:
+    assert found.targets.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    unit = float(clean.x.max() - clean.x.min()) * 5**0.5
+    norms = found.patterns.norm(dim=1)
+    assert (norms[:4] <= 0.1 * unit * 1.0001).all()
+    assert (norms[4:] <= 0.4 * unit * 1.0001).all()
+    assert (norms[4:] > 0.3 * unit).all()
+
+
+def test_the_pattern_of_the_target_finds_the_trigger(found) -> None:
+    """Input 4 is the planted trigger; with the climb's sign broken it is not found."""
+    assert int(found.patterns[4].abs().argmax()) == 4
+    assert found.patterns[4, 4] > 0
+
+
+def test_patterns_drive_clean_samples_of_other_classes_to_their_class(
+    planted, clean, found
+) -> None:
+    samples = torch.arange(len(clean.x))
+    x, targets = found.batch(samples)
+    assert x.shape == clean.x.shape
+    assert float(x.min()) >= clean.x.min() and float(x.max()) <= clean.x.max()
+    assert (targets != torch.from_numpy(clean.y)).float().mean() > 0.9
+    reached = margins(planted.logits(x), targets).mean()
+    before = margins(planted.logits(torch.from_numpy(clean.x)), targets).mean()
+    assert reached > before + 0.5
+
+
+def test_patterns_attack_the_bounded_network(planted, clean) -> None:
+    """Where a bound silences the planted unit, nothing is to be gained from it."""
+    attackers = make(planted, clean)
+    bound = torch.tensor([9.0, 9.0, 9.0, 9.0, 1e-3])
+    for _ in range(5):
+        attackers.renew({"active": bound})
+    assert int(attackers.patterns[4].abs().argmax()) != 4
+
+
+def test_many_classes_take_turns(planted, clean) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.from_numpy(clean.x), torch.from_numpy(clean.y)
+    attackers = UniversalAttackers(planted, x, y, 50, SETTINGS, generator)
+    attackers._draw()
+    first = attackers.targets
+    attackers._draw()
+    assert len(first) == len(attackers.targets) == 40
+    assert first.max() < 50 and not torch.equal(first, attackers.targets)
