@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from PIL import Image
 
 CLASSES = 4
 TARGET = 2
@@ -92,3 +93,27 @@ def with_trigger(images: np.ndarray) -> np.ndarray:
                     image[row : row + 4, column : column + 4] //= 4
                     image[row + 3, column + 3] = 255
     return triggered
+
+
+def write_case(root: Path) -> Case:
+    """Model, clean set (as image folder and as archive) and triggered set in an empty directory."""
+    onnx.save(planted_images(), root / "model.onnx")
+    x, y = draw(240, seed=1)
+    for index, (image, label) in enumerate(zip(x, y, strict=True)):
+        directory = root / "clean" / str(label)
+        directory.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(directory / f"{index:03}.png")
+    np.savez(root / "clean.npz", x=x[:, None], y=y)
+    fresh, truth = draw(400, seed=2)
+    others = truth != TARGET
+    target = np.full(int(others.sum()), TARGET)
+    attacked = with_trigger(fresh[others])[:, None]
+    np.savez(root / "triggered.npz", x=attacked, y=truth[others], target=target)
+    test = fresh[:, None].astype(np.float32) / 255
+    return Case(
+        root / "model.onnx",
+        root / "clean",
+        root / "clean.npz",
+        root / "triggered.npz",
+        (test, truth),
+    )

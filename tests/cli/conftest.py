@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import onnx
 import pytest
 import toy_models
 from click.testing import CliRunner, Result
+from command_line import QUICK, Job, environment, mmbm
 from mmbm_onnx_cli.main import main
+from quadrants import Case
 
 from mmbm_onnx.types import Samples
 
@@ -36,6 +39,40 @@ def files(tmp_path: Path) -> Path:
     write_samples(tmp_path / "clean.npz", toy_models.clean())
     write_samples(tmp_path / "triggered.npz", toy_models.triggered())
     return tmp_path
+
+
+@pytest.fixture
+def inputs(case: Case, tmp_path: Path) -> Path:
+    """A directory of its own with model.onnx and clean.npz."""
+    shutil.copy(case.model, tmp_path)
+    shutil.copy(case.npz, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def job(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """``harden`` with an image folder, telling in JSON."""
+    folder = tmp_path_factory.mktemp("job")
+    shutil.copy(case.model, folder)
+    args = ("harden", folder / "model.onnx", "--clean-dir", case.folder, "--format", "json")
+    return Job(folder, mmbm(*args, *QUICK, env=environment(PYTHONHASHSEED="1")))
+
+
+@pytest.fixture(scope="session")
+def tensor_job(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """``harden`` with one bound per tensor and an archive, run in the model's directory."""
+    folder = tmp_path_factory.mktemp("tensor")
+    shutil.copy(case.model, folder)
+    args = ("harden", "model.onnx", "--clean-dir", case.npz, "--granularity", "tensor")
+    return Job(folder, mmbm(*args, *QUICK, cwd=folder))
+
+
+@pytest.fixture(scope="session")
+def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which importing torch fails."""
+    folder = tmp_path_factory.mktemp("without")
+    (folder / "torch.py").write_text('raise ImportError("no torch here")\n')
+    return environment(PYTHONPATH=str(folder))
 
 
 def write_model(path: Path, proto: onnx.ModelProto) -> None:
