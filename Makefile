@@ -6,10 +6,14 @@ STAMP := $(VENV)/.ready
 # Torch's threads are set by the programs themselves; this keeps BLAS from adding its own.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint types format wheel smoke clean
+.PHONY: demo seeds test lint types format wheel smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo/run.py --output build/demo --force
+
+# The demo for five seeds; half an hour.
+seeds: $(STAMP)
+	$(BIN)/python benchmarks/demo_seeds.py
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90

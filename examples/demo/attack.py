@@ -26,7 +26,7 @@ class Parts:
 
 
 def load(seed: int) -> Parts:
-    """5,000 digits: per class 300 to train the victim, 80 for its user, 120 to measure with."""
+    """5,000 digits: per class 300 to train the victim, 75 for its user, 125 to measure with."""
     flat, labels = mnist_data()
     images = flat.reshape(-1, 28, 28).astype(np.uint8)
     labels = labels.astype(np.int64)
@@ -35,8 +35,8 @@ def load(seed: int) -> Parts:
     for label in range(10):
         members = rng.permutation(np.flatnonzero(labels == label))
         train.append(members[:300])
-        clean.append(members[300:380])
-        test.append(members[380:500])
+        clean.append(members[300:375])
+        test.append(members[375:500])
     parts = [np.sort(np.concatenate(part)) for part in (train, clean, test)]
     return Parts(*((images[part], labels[part]) for part in parts))
 
