@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 from .output import NAME
@@ -18,10 +19,19 @@ _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminate
 
 def exit_on_signals() -> None:
     """From now on, end at once by SIGINT, SIGTERM or SIGHUP, unless the caller had it ignored."""
+    _handle(_exit)
+
+
+def ignore_signals() -> None:
+    """From now on the exit status is settled: what is left of the process, no signal changes."""
+    _handle(signal.SIG_IGN)
+
+
+def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for name in _WORDS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _exit)
+            signal.signal(number, handler)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 def run() -> None:
     """Run the command line as this process; ends by ``SystemExit`` or a signal."""
-    from mmbm_onnx_cli.interrupts import exit_on_signals
+    from mmbm_onnx_cli.interrupts import exit_on_signals, ignore_signals
 
     exit_on_signals()  # before the other imports, which take a while
 
     from mmbm_onnx_cli.main import main
 
-    main()
+    try:
+        main()
+    finally:
+        ignore_signals()
 
 
 if __name__ == "__main__":

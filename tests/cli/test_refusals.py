@@ -1,0 +1,223 @@
+"""What ``harden`` refuses: exit status 2, one line, nothing written; and without loading torch.
+
+Torch cannot be imported in these runs (where it is not asked for by name), so that nobody waits
+seconds to hear of a wrong path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from command_line import contents, environment, mmbm
+from quadrants import draw
+
+CLEAN = ("--clean-dir", "clean.npz")
+X, Y = draw(240, seed=1)
+
+
+def clean(folder: Path, **arrays: np.ndarray) -> None:
+    np.savez(folder / "clean.npz", **arrays)
+
+
+def damage(content: bytes) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "model.onnx").write_bytes(content)
+
+    return write
+
+
+def cut_in_half(folder: Path) -> None:
+    content = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(content[: len(content) // 2])
+
+
+def no_samples(folder: Path) -> None:
+    (folder / "data").mkdir()
+
+
+def one_class(folder: Path) -> None:
+    clean(folder, x=X[Y == 0], y=Y[Y == 0])
+
+
+def three_folders(folder: Path) -> None:
+    for name in ("ant", "bee", "cat"):
+        (folder / "data" / name).mkdir(parents=True)
+
+
+def not_a_number(folder: Path) -> None:
+    x = X[:, None].astype(np.float32) / 255
+    x[7, 0, 3, 3] = np.nan
+    clean(folder, x=x, y=Y)
+
+
+def pickled(folder: Path) -> None:
+    clean(folder, x=np.array([{}, []], dtype=object), y=np.zeros(2, np.int64))
+
+
+def other_order(folder: Path) -> None:
+    clean(folder, x=X, y=(Y + 1) % 4)
+
+
+def labels_outside(folder: Path) -> None:
+    clean(folder, x=X, y=Y + 1)
+
+
+def too_few(folder: Path) -> None:
+    clean(folder, x=X[:12], y=Y[:12])
+
+
+def hardened_already(folder: Path) -> None:
+    proto = onnx.load(folder / "model.onnx")
+    onnx.helper.set_model_props(proto, {"mmbm_onnx.method": "mmac"})
+    onnx.save(proto, folder / "model.onnx")
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+DATA = ("--clean-dir", "data")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "args", "message"),
+    [
+        (damage(b"This is no model.\n" * 20), CLEAN, "model.onnx: not an ONNX model"),
+        (damage(b""), CLEAN, "model.onnx: the file is empty"),
+        (cut_in_half, CLEAN, "model.onnx: not an ONNX model, or a truncated one"),
+        (hardened_already, CLEAN, "model.onnx: is hardened already (method mmac"),
+        (nothing, ("--clean-dir", "nowhere"), "Path 'nowhere' does not exist."),
+        (no_samples, DATA, "data: neither one folder of images per class nor one .npz"),
+        (three_folders, DATA, "data: 3 class folders for a model of 4 classes"),
+        (one_class, CLEAN, "clean.npz: all samples are of one class (0)"),
+        (too_few, CLEAN, "clean.npz: 12 samples are too few"),
+        (not_a_number, CLEAN, "clean.npz: sample 7 has values that are not finite"),
+        (pickled, CLEAN, "clean.npz: 'x'"),
+        (other_order, CLEAN, "the labels are in another order than the model's outputs"),
+        (labels_outside, CLEAN, "clean.npz: label 4 of sample 3 is outside the model's classes"),
+        (nothing, (*CLEAN, "--input", "picture"), "no input named 'picture'"),
+        (nothing, (*CLEAN, "--logits", "logit"), "no tensor named 'logit' in the graph; did you"),
+        (nothing, (*CLEAN, "--mean", "0.9"), "wrong preprocessing (scale, mean, std)"),
+        (nothing, (*CLEAN, "--provider", "magic"), "unknown execution provider 'magic'"),
+        (nothing, (*CLEAN, "--mean", "1,2,3"), "mean has 3 values, the model takes 1 channels"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_and_nothing_is_written(
+    inputs: Path, without_torch: dict[str, str], prepare, args, message: str
+) -> None:
+    prepare(inputs)
+    before = contents(inputs)
+    done = mmbm("harden", "model.onnx", *args, cwd=inputs, env=without_torch)
+    assert done.status == 2
+    assert message in done.error
+    assert contents(inputs) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--epochs", "0"), "'--epochs': 0 is not in the range x>=1."),
+        (("--false-positive-rate", "1.5"), "'1.5' is not a fraction from 0 to 1"),
+        (("--false-positive-rate", "0"), "false_positive_rate is 0.0, expected a fraction"),
+        (("--calibration-fraction", "1"), "calibration_fraction is 1.0, expected a fraction"),
+        (("--seed", "x"), "'x' is not a valid integer"),
+        (("-o", "model.onnx"), "model.onnx: the output would overwrite an input"),
+        (("--report", "clean.npz", "--force"), "clean.npz: the output would overwrite an input"),
+        (("-o", "there.onnx"), "there.onnx: exists already; use --force to overwrite it"),
+        (("-o", "nowhere/h.onnx"), "nowhere/h.onnx: the directory nowhere does not exist"),
+        (("-o", "."), ".: is a directory, not a file"),
+        (("-o", "same", "--report", "same"), "same: two outputs would be written to the same"),
+    ],
+)
+def test_bad_options_are_told_before_any_work(
+    inputs: Path, without_torch: dict[str, str], args: tuple[str, ...], message: str
+) -> None:
+    (inputs / "there.onnx").write_bytes(b"mine")
+    # Work would begin with reading the model, and end there with another message.
+    (inputs / "model.onnx").write_bytes(b"no model")
+    before = contents(inputs)
+    done = mmbm("harden", "model.onnx", *CLEAN, *args, cwd=inputs, env=without_torch)
+    assert done.status == 2
+    assert message in done.error
+    assert contents(inputs) == before
+
+
+def test_devices_that_are_not_there_are_told(inputs: Path) -> None:
+    before = contents(inputs)
+    args = ("--device", "cuda", "--epochs", "1")
+    done = mmbm("harden", "model.onnx", *CLEAN, *args, cwd=inputs)
+    if done.status != 2 and pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("needs a machine without CUDA")
+    assert done.status == 2
+    assert "device 'cuda' was asked for and torch finds 0 CUDA devices" in done.error
+    assert contents(inputs) == before
+
+
+def test_providers_that_are_not_there_are_told(inputs: Path, without_torch: dict[str, str]) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("needs an ONNX Runtime without CUDA")
+    before = contents(inputs)
+    args = ("harden", "model.onnx", *CLEAN, "--provider", "cuda")
+    done = mmbm(*args, cwd=inputs, env=without_torch)
+    assert done.status == 2
+    assert "CUDAExecutionProvider is not in this ONNX Runtime" in done.error
+    assert contents(inputs) == before
+
+
+def _give_up_roots_privilege() -> None:
+    """Root may write anywhere; after the next exec no more (PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)."""
+    if ctypes.CDLL(None).prctl(24, 1, 0, 0, 0) != 0:
+        raise OSError("prctl")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions")
+def test_a_directory_that_cannot_be_written_is_told_before_any_work(
+    inputs: Path, without_torch: dict[str, str]
+) -> None:
+    drop = None
+    if os.geteuid() == 0:
+        if not sys.platform.startswith("linux"):
+            pytest.skip("root may write anywhere")
+        drop = _give_up_roots_privilege
+    folder = inputs / "locked"
+    folder.mkdir()
+    folder.chmod(0o555)
+    probe = [sys.executable, "-c", f"open({str(folder / 'probe')!r}, 'w')"]
+    try:
+        if subprocess.run(probe, preexec_fn=drop, capture_output=True).returncode == 0:
+            pytest.skip("this user may write anywhere")
+    except subprocess.SubprocessError:
+        pytest.skip("root's privilege cannot be given up here")
+    args = ("harden", "model.onnx", *CLEAN, "-o", "locked/h.onnx")
+    done = mmbm(*args, cwd=inputs, env=without_torch, preexec_fn=drop)
+    assert done.status == 2
+    assert "locked/h.onnx: the directory locked is not writable" in done.error
+    assert sorted(contents(inputs)) == ["clean.npz", "model.onnx"]
+
+
+def test_existing_outputs_are_refused_without_loading_anything(inputs: Path) -> None:
+    (inputs / "model.report.json").write_text("mine")
+    program = (
+        "import sys\nfrom mmbm_onnx.__main__ import run\n"
+        "try:\n    run()\nexcept SystemExit as end:\n    print(end.code)\n"
+        "print(*{'numpy', 'onnx', 'onnxruntime', 'torch'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "harden", "model.onnx", *CLEAN],
+        capture_output=True,
+        text=True,
+        cwd=inputs,
+        env=environment(),
+    )
+    assert done.stdout == "2\n\n"
+    assert "model.report.json: exists already" in done.stderr
