@@ -92,7 +92,7 @@ def test_defaults_go_beside_the_model(run, files, api) -> None:
     assert api.args == (files / "original.onnx", files / "clean.npz")
     assert api.options.pop("progress") is not None
     assert api.options == {
-        "method": "mmac",
+        "method": "mmac-universal",
         "granularity": "channel",
         "detector": True,
         "false_positive_rate": 0.01,
@@ -195,6 +195,18 @@ def test_a_file_in_the_model_directory_is_an_input(run, files, api) -> None:
     )
     assert (result.exit_code, api.args) == (2, ())
     assert "would overwrite an input" in result.stderr
+
+
+def test_samples_are_inputs_and_other_files_beside_them_are_not(run, files, api) -> None:
+    folder = files / "set"
+    folder.mkdir()
+    (files / "clean.npz").rename(folder / "clean.npz")
+    (folder / "old.hardened.onnx").touch()
+    common = ("harden", files / "original.onnx", "--clean-dir", folder, "--force", "-o")
+    result = run(*common, folder / "clean.npz")
+    assert (result.exit_code, api.args) == (2, ())
+    assert "would overwrite an input" in result.stderr
+    assert run(*common, folder / "old.hardened.onnx").exit_code == 0
 
 
 def test_no_detector_contradicts_its_output(run, files, api) -> None:
