@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +73,8 @@ def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which importing torch fails."""
     folder = tmp_path_factory.mktemp("without")
     (folder / "torch.py").write_text('raise ImportError("no torch here")\n')
-    return environment(PYTHONPATH=str(folder))
+    others = os.environ.get("PYTHONPATH")
+    return environment(PYTHONPATH=os.pathsep.join([str(folder), *([others] if others else [])]))
 
 
 def write_model(path: Path, proto: onnx.ModelProto) -> None:
