@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,10 +15,7 @@ from mmbm_onnx.learning.attackers import Attackers, NoiseAttackers
 from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.parameters import BoundParameters
 from mmbm_onnx.learning.settings import Settings
-from mmbm_onnx.learning.statistics import (
-    activation_statistics,
-    share_above,
-)
+from mmbm_onnx.learning.statistics import activation_statistics
 from mmbm_onnx.learning.universal import UniversalAttackers
 from mmbm_onnx.types import Bounds, Granularity, IntArray, Progress, Samples, Site
 
@@ -29,17 +26,13 @@ class Learned:
 
     Attributes:
         bounds: One per site.
-        maximum: Highest clean activation per site on the fit part.
-        share_above: Share of clean activations above the bound, per site, on the fit part.
         history: One entry per epoch: ``loss``, ``fidelity``, ``penalty``, ``accuracy``, ``weight``.
         samples: Number of samples used.
     """
 
     bounds: Bounds
-    maximum: dict[str, float]
-    share_above: dict[str, float]
-    history: list[dict[str, float]] = field(default_factory=list)
-    samples: int = 0
+    history: list[dict[str, float]]
+    samples: int
 
 
 def learn_bounds(
@@ -81,15 +74,7 @@ def learn_bounds(
     statistics = activation_statistics(classifier, x, sites, granularity, settings.batch_size)
     parameters = BoundParameters(sites, statistics, settings)
     history = _Loop(classifier, x, reference, decisions, parameters, settings, seed, progress).run()
-    final = parameters.result()
-    tensors = {name: torch.from_numpy(bound).to(x.device) for name, bound in final.items()}
-    return Learned(
-        bounds=final,
-        maximum={name: float(found.maximum.max()) for name, found in statistics.items()},
-        share_above=share_above(classifier, x, sites, tensors, settings.batch_size),
-        history=history,
-        samples=len(x),
-    )
+    return Learned(parameters.result(), history, len(x))
 
 
 @torch.no_grad()

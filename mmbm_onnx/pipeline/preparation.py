@@ -16,6 +16,7 @@ from mmbm_onnx.data import check_accuracy, check_samples, split
 from mmbm_onnx.errors import ModelError, NothingToHardenError, OptionError
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.sites import SiteReport, find_sites
@@ -83,7 +84,7 @@ def prepare(
         inlined
     )
     warnings += [*samples.warnings, *check_samples(samples, interface)]
-    session = Session(with_output(proto, interface.logits), provider=provider, threads=threads)
+    session = Session(with_outputs(proto, [interface.logits]), provider=provider, threads=threads)
     logits = _original_logits(session, interface, samples)
     decided = np.asarray(logits.argmax(axis=1), dtype=np.int64)
     if samples.y is not None:
@@ -111,16 +112,6 @@ def prepare(
         providers=session.providers,
         warnings=tuple(warnings),
     )
-
-
-def with_output(proto: onnx.ModelProto, tensor: str) -> onnx.ModelProto:
-    """The model with ``tensor`` among its graph outputs; the argument itself if it is one."""
-    if any(info.name == tensor for info in proto.graph.output):
-        return proto
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    copy.graph.output.append(onnx.ValueInfoProto(name=tensor))
-    return copy
 
 
 def _survey(model: OnnxModel) -> tuple[onnx.ModelProto, tuple[str, ...]]:

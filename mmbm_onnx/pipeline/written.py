@@ -13,13 +13,18 @@ import torch
 
 from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.evaluation.compare import rows_that_differ, worst_difference
-from mmbm_onnx.evaluation.predictions import Predictions, predict, predict_detector
+from mmbm_onnx.evaluation.predictions import (
+    Predictions,
+    Verdicts,
+    predict,
+    predict_detector,
+)
 from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.statistics import activation_statistics, share_above
-from mmbm_onnx.pipeline.preparation import with_output
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
@@ -108,7 +113,7 @@ def write_graphs(
     detector, null, leave_one_out = None, None, None
     warnings: list[str] = []
     if false_positive_rate is not None:
-        scores = clean_scores(run.logits(proto, calibration.x), bounded)
+        scores = _clean_scores(run, proto, interface, sites, learned, calibration)
         null = fit_null(scores, false_positive_rate)
         leave_one_out = leave_one_out_rate(scores, false_positive_rate)
         if null.kind == "gaussian":
@@ -138,28 +143,21 @@ def write_graphs(
     )
 
 
-def clean_scores(
-    original: npt.NDArray[np.float32], bounded: npt.NDArray[np.float32]
+def _clean_scores(
+    run: _Runner,
+    proto: onnx.ModelProto,
+    interface: Interface,
+    sites: Sequence[Site],
+    learned: Learned,
+    calibration: Samples,
 ) -> npt.NDArray[np.float32]:
-    """Margin of the original's decision, minus the bounded network's margin of the same class.
+    """Scores of the calibration part, ``(n,)`` in logits, from the very graph that will ship.
 
-    Args:
-        original: Logits ``(n, classes)``.
-        bounded: Logits of the bounded network, same shape.
-
-    Returns:
-        Scores ``(n,)``, float32, in logits (MMDF, arXiv 2308.04617).
+    The score does not depend on the null, so a stand-in will do to build the graph with.
     """
-    rows = np.arange(len(original))
-    decided = original.argmax(axis=1)
-
-    def margin(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        others = logits.copy()
-        others[rows, decided] = -np.inf
-        difference: npt.NDArray[np.float32] = logits[rows, decided] - others.max(axis=1)
-        return difference
-
-    return np.asarray(margin(original) - margin(bounded), dtype=np.float32)
+    stand_in = fit_null(np.zeros(2, np.float32), 0.5)
+    draft = build_detector(proto, interface, sites, learned.bounds, stand_in)
+    return np.asarray(run.verdicts(draft, calibration.x).score, dtype=np.float32)
 
 
 def leave_one_out_rate(scores: npt.NDArray[np.float32], false_positive_rate: float) -> float:
@@ -184,7 +182,7 @@ class _Runner:
 
     def logits(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         name = self.interface.logits
-        session = self.session(with_output(proto, name))
+        session = self.session(with_outputs(proto, [name]))
         found = run_batches(session, self.interface, x, [name], _BATCH)[name]
         logits: npt.NDArray[np.float32] = np.asarray(found).astype(np.float32)
         return logits
@@ -192,7 +190,7 @@ class _Runner:
     def answers(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Predictions:
         return predict(self.session(proto), self.interface, x, batch_size=_BATCH)
 
-    def verdicts(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Predictions:
+    def verdicts(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Verdicts:
         return predict_detector(self.session(proto), self.interface, x, batch_size=_BATCH)
 
 
@@ -238,7 +236,7 @@ def _write_detector(
         stamp(detector, {**stamps, "graph": "detector"})
         check_written(detector)
         check_signature(proto, detector, DETECTOR_OUTPUTS)
-        verdicts = predict_detector(run.session(detector), interface, x, batch_size=_BATCH)
+        verdicts = run.verdicts(detector, x)
         shared = {name: verdicts.outputs[name] for name in original}
         differing = rows_that_differ(original, shared) & ~verdicts.flagged
         if not differing.any():
