@@ -37,7 +37,7 @@ def torch_device(name: str) -> torch.device:
 
 @contextmanager
 def torch_settings(threads: int | None) -> Iterator[None]:
-    """Threads, denormals and determinism for one job, put back as they were after it."""
+    """Threads, denormals, determinism and full precision for one job, put back after it."""
     before = torch.get_num_threads()
     # Not use_deterministic_algorithms, which imports torch's compiler, for longer than a second.
     mode = torch.get_deterministic_debug_mode()
@@ -46,9 +46,13 @@ def torch_settings(threads: int | None) -> Iterator[None]:
     # Activations near zero would otherwise become denormal and an order of magnitude slower.
     torch.set_flush_denormal(True)
     torch.set_deterministic_debug_mode("warn")
+    # TensorFloat-32 keeps 10 bits of a number: too few for the parity gate, on CUDA alone.
+    short = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         yield
     finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = short
         torch.set_flush_denormal(False)
         torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(before)

@@ -121,13 +121,20 @@ def require_available(provider: str) -> None:
     )
 
 
-def provider_chain(provider: str) -> list[str]:
-    """What to ask ONNX Runtime for, so that nodes a provider lacks still run: CPU comes last."""
+def provider_chain(provider: str) -> list[str | tuple[str, dict[str, str]]]:
+    """What to ask ONNX Runtime for, so that nodes a provider lacks still run: CPU comes last.
+
+    CUDA is asked for full float32: by default it computes in TensorFloat-32, whose 10 bits are
+    too few to compare graphs by.
+    """
+    cuda = (CUDA, {"use_tf32": "0"})
     if provider == CPU:
         return [CPU]
+    if provider == CUDA:
+        return [cuda, CPU]
     if provider == TENSORRT:
         available = load_onnxruntime().get_available_providers()
-        return [TENSORRT, *([CUDA] if CUDA in available else []), CPU]
+        return [TENSORRT, *([cuda] if CUDA in available else []), CPU]
     return [provider, CPU]
 
 

@@ -173,10 +173,19 @@ def test_callers_objects_stay_as_they_were(case) -> None:
 
 
 def test_torch_settings_come_back(case) -> None:
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    harden(case.model, case.npz, epochs=1, threads=2)
-    after = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    assert after == before
+    def settings() -> tuple[object, ...]:
+        return (
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cudnn.allow_tf32,
+            torch.backends.cuda.matmul.allow_tf32,
+        )
+
+    seen: list[tuple[object, ...]] = []
+    before = settings()
+    harden(case.model, case.npz, epochs=1, threads=2, progress=lambda _: seen.append(settings()))
+    assert (2, True, False, False) in seen
+    assert settings() == before
 
 
 def test_without_labels_the_originals_decisions_count(case) -> None:

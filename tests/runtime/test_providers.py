@@ -117,7 +117,8 @@ def test_names_like_none_list_the_known_ones():
 
 def test_chain_ends_on_the_cpu(monkeypatch):
     assert providers.provider_chain(providers.CPU) == [providers.CPU]
-    assert providers.provider_chain(providers.CUDA) == [providers.CUDA, providers.CPU]
+    full_precision = (providers.CUDA, {"use_tf32": "0"})
+    assert providers.provider_chain(providers.CUDA) == [full_precision, providers.CPU]
     monkeypatch.setattr(
         onnxruntime,
         "get_available_providers",
@@ -125,7 +126,7 @@ def test_chain_ends_on_the_cpu(monkeypatch):
     )
     assert providers.provider_chain(providers.TENSORRT) == [
         providers.TENSORRT,
-        providers.CUDA,
+        full_precision,
         providers.CPU,
     ]
 

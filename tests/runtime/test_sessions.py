@@ -111,7 +111,10 @@ def test_provider_that_is_not_installed_is_refused(monkeypatch):
 def test_silent_fallback_to_the_cpu_is_refused(monkeypatch):
     class FallenBack:
         def __init__(self, source, options, providers, enable_fallback):
-            assert providers == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+            assert providers == [
+                ("CUDAExecutionProvider", {"use_tf32": "0"}),
+                "CPUExecutionProvider",
+            ]
             assert enable_fallback == 0
 
         def get_providers(self):
