@@ -16,7 +16,7 @@ from quadrants import Case
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
-BRIEF = ("--epochs", "2", "--batch-size", "60", "--threads", "1", "--device", "cpu")
+BRIEF = ("--method", "mmbm", "--epochs", "1", "--threads", "1", "--device", "cpu")
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 MOMENTS = 4  # for each signal
 
@@ -40,6 +40,7 @@ def wait_until_signals_are_ours(process: subprocess.Popen[str]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_all_or_nothing(case: Case, tmp_path: Path) -> None:
     began = time.monotonic()
     process = start(tmp_path / "whole", case)
