@@ -156,3 +156,21 @@ def test_large_inputs_lower_the_batch_size_small_ones_do_not() -> None:
     assert settings.for_inputs(28 * 28) == settings
     assert settings.for_inputs(3 * 224 * 224).batch_size == 9
     assert settings.for_inputs(10**9).batch_size == 8
+
+
+def test_the_epoch_of_least_penalty_among_those_that_held_accuracy_is_kept(
+    planted, sites, clean
+) -> None:
+    settings = quick("mmac-universal", weight_after=2, epochs=30)
+    whole = learn_bounds(planted, clean, sites, settings)
+    held = [
+        (entry["penalty"], epoch)
+        for epoch, entry in enumerate(whole.history)
+        if epoch > settings.weight_after and entry["accuracy"] >= settings.accuracy
+    ]
+    _, best = min(held)
+    assert best < settings.epochs - 1, "the last epoch is the best: this tests nothing"
+    until_best = learn_bounds(
+        planted, clean, sites, replace(settings, epochs=best + 1, keep="last")
+    )
+    np.testing.assert_array_equal(whole.bounds["active"], until_best.bounds["active"])
