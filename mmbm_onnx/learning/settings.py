@@ -6,13 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from mmbm_onnx.errors import OptionError
+from mmbm_onnx.runtime.batches import affordable_batch
 
 Start = Literal["low", "maximum", "constant"]
 Scale = Literal["logarithmic", "linear"]
 Penalty = Literal["margin", "norm"]
-_VALUES_PER_BATCH = 1_500_000  # 100 inputs of 3x70x70, 10 of 3x224x224
-_SMALLEST_BATCH = 8
-
 AttackerKind = Literal["universal", "noise"]
 Keep = Literal["last", "best"]
 
@@ -89,8 +87,7 @@ class Settings:
         Args:
             values: Numbers in one input, such as 3 * 224 * 224.
         """
-        affordable = max(_SMALLEST_BATCH, _VALUES_PER_BATCH // max(1, values))
-        return replace(self, batch_size=min(self.batch_size, affordable))
+        return replace(self, batch_size=affordable_batch(values, self.batch_size))
 
     def describe(self) -> dict[str, Any]:
         """The settings as plain values, for the report."""

@@ -21,9 +21,11 @@ from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.sites import SiteReport, find_sites
 from mmbm_onnx.report.pieces import CleanSet
-from mmbm_onnx.runtime.batches import run_batches
+from mmbm_onnx.runtime.batches import affordable_batch, run_batches
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import IntArray, Interface, Samples
+
+BATCH = 64  # samples that run together, where they are small enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ def _find_sites(model: OnnxModel, proto: onnx.ModelProto, interface: Interface) 
 def _original_logits(
     session: Session, interface: Interface, samples: Samples
 ) -> npt.NDArray[np.float32]:
-    found = run_batches(session, interface, samples.x, [interface.logits])
+    size = affordable_batch(samples.x[0].size, BATCH)
+    found = run_batches(session, interface, samples.x, [interface.logits], size)
     logits: npt.NDArray[np.float32] = found[interface.logits].astype(np.float32)
     if not np.isfinite(logits).all():
         raise ModelError(

@@ -25,16 +25,16 @@ from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.statistics import activation_statistics, share_above
+from mmbm_onnx.pipeline.preparation import BATCH
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import Null, fit_null
-from mmbm_onnx.runtime.batches import run_batches
+from mmbm_onnx.runtime.batches import affordable_batch, run_batches
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import Interface, Samples, Site
 
 _NOISE_SAMPLES = 64
-_BATCH = 64
 # Of bounded logits in ONNX Runtime against torch, relative to the largest logit.
 _TOLERANCE = 1e-4
 _HALF_TOLERANCE = 2e-2
@@ -99,14 +99,15 @@ def write_graphs(
         RewriteError: A graph is invalid, differs from torch with the same bounds, or a detector
             changes an output that it does not flag.
     """
-    run = _Runner(interface, provider, threads)
+    size = affordable_batch(calibration.x[0].size, BATCH)
+    run = _Runner(interface, provider, threads, size)
     stamps = {**stamps, "bounds": str(len(learned.bounds))}
     hardened = insert_bounds(proto, sites, learned.bounds)
     stamp(hardened, {**stamps, "graph": "hardened"})
     check_written(hardened)
     check_signature(proto, hardened)
     bounded = run.logits(hardened, calibration.x)
-    _check_against_torch(classifier, learned, calibration, bounded)
+    _check_against_torch(classifier, learned, calibration, bounded, size)
 
     answers = {"original": run.answers(proto, calibration.x)}
     answers["hardened"] = run.answers(hardened, calibration.x)
@@ -130,7 +131,7 @@ def write_graphs(
         for name, bound in learned.bounds.items()
     }
     x = torch.from_numpy(calibration.x).to(classifier.device, classifier.dtype)
-    found = activation_statistics(classifier, x, sites, "tensor", _BATCH)
+    found = activation_statistics(classifier, x, sites, "tensor", run.batch_size)
     return Written(
         hardened=hardened,
         detector=detector,
@@ -138,7 +139,7 @@ def write_graphs(
         leave_one_out=leave_one_out,
         answers=answers,
         clean_max={name: float(value.maximum) for name, value in found.items()},
-        share_above=share_above(classifier, x, sites, tensors, _BATCH),
+        share_above=share_above(classifier, x, sites, tensors, run.batch_size),
         warnings=warnings,
     )
 
@@ -172,8 +173,11 @@ def leave_one_out_rate(scores: npt.NDArray[np.float32], false_positive_rate: flo
 class _Runner:
     """ONNX Runtime with the same settings for every graph."""
 
-    def __init__(self, interface: Interface, provider: str | None, threads: int | None) -> None:
+    def __init__(
+        self, interface: Interface, provider: str | None, threads: int | None, batch_size: int
+    ) -> None:
         self.interface = interface
+        self.batch_size = batch_size
         self.provider = provider
         self.threads = threads
 
@@ -183,15 +187,15 @@ class _Runner:
     def logits(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         name = self.interface.logits
         session = self.session(with_outputs(proto, [name]))
-        found = run_batches(session, self.interface, x, [name], _BATCH)[name]
+        found = run_batches(session, self.interface, x, [name], self.batch_size)[name]
         logits: npt.NDArray[np.float32] = np.asarray(found).astype(np.float32)
         return logits
 
     def answers(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Predictions:
-        return predict(self.session(proto), self.interface, x, batch_size=_BATCH)
+        return predict(self.session(proto), self.interface, x, batch_size=self.batch_size)
 
     def verdicts(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Verdicts:
-        return predict_detector(self.session(proto), self.interface, x, batch_size=_BATCH)
+        return predict_detector(self.session(proto), self.interface, x, batch_size=self.batch_size)
 
 
 def _check_against_torch(
@@ -199,6 +203,7 @@ def _check_against_torch(
     learned: Learned,
     samples: Samples,
     bounded: npt.NDArray[np.float32],
+    batch_size: int,
 ) -> None:
     bounds = {
         name: torch.from_numpy(np.array(bound)).to(classifier.device)
@@ -206,7 +211,9 @@ def _check_against_torch(
     }
     x = torch.from_numpy(samples.x).to(classifier.device, classifier.dtype)
     with torch.no_grad():
-        expected = torch.cat([classifier.logits(part, bounds) for part in torch.split(x, _BATCH)])
+        expected = torch.cat(
+            [classifier.logits(part, bounds) for part in torch.split(x, batch_size)]
+        )
     half = samples.x.dtype.itemsize == 2
     found = worst_difference(expected.cpu().float().numpy(), bounded).relative
     if not found <= (_HALF_TOLERANCE if half else _TOLERANCE):

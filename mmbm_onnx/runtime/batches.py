@@ -12,6 +12,19 @@ from mmbm_onnx.errors import DataError, ModelError, OptionError
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import Interface
 
+_VALUES_PER_BATCH = 1_500_000  # 100 inputs of 3x70x70, 9 of 3x224x224
+_SMALLEST_BATCH = 8
+
+
+def affordable_batch(values: int, most: int) -> int:
+    """How many inputs to run together, so that their activations fit in memory.
+
+    Args:
+        values: Numbers in one input, such as 3 * 224 * 224.
+        most: What to run where memory is no matter.
+    """
+    return min(most, max(_SMALLEST_BATCH, _VALUES_PER_BATCH // max(1, values)))
+
 
 def run_batches(
     session: Session,
