@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from mmbm_onnx.runtime.providers import (
     resolve_provider,
 )
 
+# More than that on this machine is a slip of the pen, and would bring it down.
+MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 # Above ERROR: every error comes back as an exception, and ours are one line.
 _FATAL_ONLY = 4
 
@@ -35,7 +38,7 @@ class Session:
     Raises:
         RuntimeMissingError: ONNX Runtime is not installed, or the provider is missing from it or
             did not start (ONNX Runtime itself would go on without it, on the CPU).
-        OptionError: No such provider, or ``threads`` below 1.
+        OptionError: No such provider, or ``threads`` outside 1 to ``MOST_THREADS``.
         ModelError: The graph cannot be loaded.
     """
 
@@ -47,8 +50,8 @@ class Session:
         threads: int | None = None,
         optimize: bool = True,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise OptionError(f"threads is {threads}, expected at least 1")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise OptionError(f"threads is {threads}, expected 1 to {MOST_THREADS}")
         ort = load_onnxruntime()
         self.provider = resolve_provider(provider)
         require_available(self.provider)

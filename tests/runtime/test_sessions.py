@@ -137,3 +137,9 @@ def test_model_over_the_protobuf_limit_points_to_files():
 
     with pytest.raises(ModelError, match=r"2 GiB.*external data"):
         Session(TooLarge())
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**6])
+def test_impossible_thread_counts_are_refused_before_anything_is_loaded(threads):
+    with pytest.raises(OptionError, match=f"threads is {threads}, expected 1 to"):
+        Session(b"never looked at", threads=threads)
