@@ -18,6 +18,10 @@ _MOST_INPUTS = 1000  # max-margin inputs of all classes together
 class Attackers(Protocol):
     """A source of attacking inputs, renewed as the bounds move."""
 
+    @property
+    def missed(self) -> int:
+        """Number of classes that no attack has been made for so far."""
+
     def renew(self, bounds: Mapping[str, Tensor]) -> None:
         """Make or improve the attacks, given the bounds as they are now."""
 
@@ -56,6 +60,11 @@ class NoiseAttackers:
         self._inputs = x[:0]
         self._targets = torch.empty(0, dtype=torch.int64)
         self._pool = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def missed(self) -> int:
+        """None: every class has its inputs."""
+        return 0
 
     def renew(self, bounds: Mapping[str, Tensor]) -> None:
         """Make the inputs from noise, or, against the bounded network, move them on."""

@@ -28,11 +28,13 @@ class Learned:
         bounds: One per site.
         history: One entry per epoch: ``loss``, ``fidelity``, ``penalty``, ``accuracy``, ``weight``.
         samples: Number of samples used.
+        warnings: One line each.
     """
 
     bounds: Bounds
     history: list[dict[str, float]]
     samples: int
+    warnings: tuple[str, ...] = ()
 
 
 def learn_bounds(
@@ -61,7 +63,8 @@ def learn_bounds(
         settings: See ``Settings``.
         granularity: One bound per channel, or per tensor.
         seed: Of the order of samples and of the noise max-margin inputs start from.
-        progress: Called once per epoch with loss, accuracy, penalty and weight.
+        progress: Called after every step, with loss, accuracy, penalty and weight of the last
+            whole epoch.
 
     Raises:
         DataError: The network gets every sample wrong, or the loss is not finite.
@@ -73,8 +76,9 @@ def learn_bounds(
     decisions = reference.argmax(1)
     statistics = activation_statistics(classifier, x, sites, granularity, settings.batch_size)
     parameters = BoundParameters(sites, statistics, settings)
-    history = _Loop(classifier, x, reference, decisions, parameters, settings, seed, progress).run()
-    return Learned(parameters.result(), history, len(x))
+    loop = _Loop(classifier, x, reference, decisions, parameters, settings, seed, progress)
+    history = loop.run()
+    return Learned(parameters.result(), history, len(x), tuple(loop.warnings))
 
 
 @torch.no_grad()
@@ -119,6 +123,9 @@ class _Loop:
         self.logit_unit = float(reference.var().clamp_min(1e-12)) if settings.relative else 1.0
         self.margin_unit = float(clean.mean().clamp_min(1e-6)) if settings.relative else 1.0
         self.attackers = self._make_attackers()
+        self.warnings: list[str] = []
+        self.steps = 0
+        self.latest: dict[str, float] = {}
 
     def _make_attackers(self) -> Attackers | None:
         classes = self.reference.shape[1]
@@ -153,16 +160,30 @@ class _Loop:
                 raise DataError("learning diverged (the loss is not finite); check the clean set")
             holds = entry["accuracy"] >= settings.accuracy
             adapting = epoch > settings.weight_after
-            if holds and adapting and (best is None or entry["penalty"] < best[0]):
+            last = epoch == settings.epochs - 1
+            if holds and (adapting or last) and (best is None or entry["penalty"] < best[0]):
                 best = entry["penalty"], self.parameters.snapshot()
             if adapting and epoch % settings.weight_every == 0:
                 factor = settings.weight_factor
                 weight = weight * factor if holds else weight / factor
-            if self.progress is not None:
-                self.progress(Progress("learn", epoch + 1, settings.epochs, entry))
+            self.latest = entry
         if settings.keep == "best" and best is not None:
             self.parameters.restore(best[1])
+        self._warn(history, found=best is not None)
         return history
+
+    def _warn(self, history: list[dict[str, float]], *, found: bool) -> None:
+        if self.settings.keep == "best" and not found:
+            self.warnings.append(
+                f"no epoch kept {self.settings.accuracy:.0%} of the decisions on the fit part "
+                f"(the last one {history[-1]['accuracy']:.1%}); try more epochs or clean samples"
+            )
+        missed = self.attackers.missed if self.attackers is not None else 0
+        if missed:
+            self.warnings.append(
+                f"{missed} of {self.reference.shape[1]} classes were never attacked while bounds "
+                "were learned; more epochs reach more of them"
+            )
 
     def _renew(self, epoch: int) -> None:
         every = self.settings.renewed_every
@@ -193,7 +214,16 @@ class _Loop:
             sums["fidelity"] += share * fidelity.item()
             sums["penalty"] += share * penalty.item()
             sums["accuracy"] += right / len(self.x)
+            self._tell()
         return sums
+
+    def _tell(self) -> None:
+        """One more step is done."""
+        self.steps += 1
+        if self.progress is not None:
+            per_epoch = -(-len(self.x) // self.settings.batch_size)
+            total = per_epoch * self.settings.epochs
+            self.progress(Progress("learn", self.steps, total, self.latest))
 
     @torch.no_grad()
     def _accuracy(self) -> float:

@@ -53,7 +53,8 @@ class Settings:
         input_rate: Size of a step: Adam's learning rate as a share of the input range when
             ``relative``, plain gradient descent's otherwise.
         keep: Which bounds are the result: the ``"last"`` epoch's, or the ``"best"``: those of the
-            lowest penalty among the epochs that held ``accuracy``, once the weight adapts.
+            lowest penalty, as it was while the epoch ran, among the epochs at whose end
+            ``accuracy`` held, once the weight adapts.
     """
 
     method: str

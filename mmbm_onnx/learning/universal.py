@@ -58,6 +58,13 @@ class UniversalAttackers:
         self.norms = norms.repeat_interleave(count).reshape(-1, *[1] * (x.ndim - 1))
         self.targets = torch.empty(0, dtype=torch.int64)
         self.patterns = x[:0]
+        self._queue = torch.empty(0, dtype=torch.int64)
+        self._attacked: set[int] = set()
+
+    @property
+    def missed(self) -> int:
+        """Number of classes that have not had their turn."""
+        return self._classes - len(self._attacked)
 
     def renew(self, bounds: Mapping[str, Tensor]) -> None:
         """Climb some gradient steps, each on fresh clean samples of other classes."""
@@ -79,9 +86,15 @@ class UniversalAttackers:
         return x, self.targets[picks]
 
     def _draw(self) -> None:
-        """Choose classes, all of them if they are few, and start from noise."""
-        order = torch.randperm(self._classes, generator=self._generator)
-        chosen = order[:_MOST_CLASSES].sort().values
+        """Choose classes, all of them if they are few, else those whose turn it is; start from
+        noise."""
+        count = min(self._classes, _MOST_CLASSES)
+        if len(self._queue) < count:
+            order = torch.randperm(self._classes, generator=self._generator)
+            waiting = torch.isin(order, self._queue)
+            self._queue = torch.cat([self._queue, order[~waiting], order[waiting]])
+        chosen, self._queue = self._queue[:count].sort().values, self._queue[count:]
+        self._attacked.update(chosen.tolist())
         self.targets = chosen.repeat(len(self._settings.sizes)).to(self._x.device)
         shape = (len(self.targets), *self._x.shape[1:])
         noise = torch.randn(shape, generator=self._generator).to(self._x)

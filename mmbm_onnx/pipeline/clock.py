@@ -23,12 +23,17 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time what is done inside."""
-        if self.progress is not None:
+    def phase(self, name: str, *, told: bool = True) -> Iterator[None]:
+        """Time what is done inside.
+
+        Args:
+            name: The phase.
+            told: Whether to tell of its beginning and end; not where it tells of its own steps.
+        """
+        if told and self.progress is not None:
             self.progress(Progress(name, 0, 1, {}))
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 3)
-        if self.progress is not None:
+        if told and self.progress is not None:
             self.progress(Progress(name, 1, 1, {}))

@@ -66,7 +66,7 @@ class Pipeline:
                 parity = check_parity(
                     classifier, proto, fit.x[:_PARITY_SAMPLES], provider=self.provider
                 )
-            with clock.phase("learn"):
+            with clock.phase("learn", told=False):
                 learned = learn_bounds(
                     classifier,
                     fit,
@@ -95,7 +95,7 @@ class Pipeline:
                 figures = _figures(written, calibration)
                 latency = self._latency(proto, written, interface, calibration)
         gates = self._gates(figures)
-        warnings = (*prepared.warnings, *written.warnings)
+        warnings = (*prepared.warnings, *learned.warnings, *written.warnings)
         return HardenResult(
             hardened=written.hardened,
             detector=written.detector,

@@ -120,12 +120,21 @@ def test_all_wrong_labels_are_refused(planted, sites, clean) -> None:
         learn_bounds(planted, wrong, sites, quick("mmac", epochs=1))
 
 
-def test_progress_tells_epochs_with_loss_and_accuracy(planted, sites, clean) -> None:
+def test_progress_tells_every_step_and_the_last_epochs_figures(planted, sites, clean) -> None:
     events: list[Progress] = []
-    learn_bounds(planted, clean, sites, quick("mmac", epochs=3), progress=events.append)
+    learn_bounds(planted, clean, sites, quick("mmac", epochs=2), progress=events.append)
     learning = [event for event in events if event.phase == "learn"]
-    assert [(event.step, event.total) for event in learning] == [(1, 3), (2, 3), (3, 3)]
-    assert {"loss", "accuracy", "penalty", "weight"} <= set(learning[0].values)
+    steps = [(event.step, event.total) for event in learning]
+    assert steps == [(step, 6) for step in range(1, 7)]  # 120 samples, 40 at a time
+    assert not learning[0].values
+    assert {"loss", "accuracy", "penalty", "weight"} <= set(learning[-1].values)
+
+
+def test_accuracy_that_never_held_is_told(planted, sites, clean) -> None:
+    learned = learn_bounds(planted, clean, sites, quick("mmac", epochs=3, accuracy=1.1))
+    assert any("no epoch kept" in warning for warning in learned.warnings)
+    held = learn_bounds(planted, clean, sites, quick("mmac", epochs=3, accuracy=0.0))
+    assert held.warnings == ()
 
 
 def test_nothing_the_caller_owns_is_changed(planted, sites, clean) -> None:
