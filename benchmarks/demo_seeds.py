@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,25 +36,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--method", default="mmac-universal")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds that run at the same time")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/demo_seeds.md")
     options = parser.parse_args()
-    rows = []
-    for seed in options.seeds:
-        folder = ROOT / "build" / f"demo-{options.method}-{seed}"
-        command = [sys.executable, str(ROOT / "examples/demo/run.py"), "--output", str(folder)]
-        command += ["--seed", str(seed), "--method", options.method, "--force", "--no-figure"]
-        started = time.perf_counter()
-        # 1: a gate failed; the graphs are written and are measured like any other.
-        code = subprocess.run(command, check=False).returncode
-        if code not in (0, 1):
-            raise SystemExit(f"seed {seed}: the demo ended with exit status {code}")
-        summary = json.loads((folder / "summary.json").read_text())
-        seconds = round(time.perf_counter() - started)
-        rows.append({"seed": seed, "exit_status": code, "seconds": seconds, **summary})
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(lambda seed: run(seed, options.method), options.seeds))
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
     options.output.write_text(table(rows))
     print(table(rows))
+
+
+def run(seed: int, method: str) -> dict:
+    """The demo with one seed, on one thread, so that others may run beside it."""
+    folder = ROOT / "build" / f"demo-{method}-{seed}"
+    command = [sys.executable, str(ROOT / "examples/demo/run.py"), "--output", str(folder)]
+    command += ["--seed", str(seed), "--method", method, "--force", "--no-figure"]
+    started = time.perf_counter()
+    # 1: a gate failed; the graphs are written and are measured like any other.
+    code = subprocess.run(command, check=False).returncode
+    if code not in (0, 1):
+        raise SystemExit(f"seed {seed}: the demo ended with exit status {code}")
+    summary = json.loads((folder / "summary.json").read_text())
+    seconds = round(time.perf_counter() - started)
+    return {"seed": seed, "exit_status": code, "seconds": seconds, **summary}
 
 
 def table(rows: list[dict]) -> str:
