@@ -10,6 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mmbm_onnx.data.label_order import (
+    confusion,
+    describe_order,
+    low_recalls,
+    relabelling,
+    swapped,
+)
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.types import FloatArray, IntArray, Interface, Samples
 
@@ -102,8 +109,9 @@ def check_accuracy(
         source: Where the samples are from, for messages.
 
     Raises:
-        DataError: The accuracy is implausible or below ``minimum``; the message tells whether it
-            looks like the wrong preprocessing or like another order of labels.
+        DataError: The accuracy is implausible or below ``minimum``, or some labels are exchanged
+            (`label_order.swapped`) however high it is; the message tells whether it looks like
+            the wrong preprocessing or like another order of labels.
     """
     if logits.shape != (len(y), interface.classes) or len(y) == 0:
         raise DataError(
@@ -130,6 +138,13 @@ def check_accuracy(
             f"{source}: the model's accuracy of {accuracy:.1%} on it is implausible (chance is "
             f"{chance:.1%}); {advice}"
         )
+    counts = confusion(predicted, y, interface.classes)
+    if mapping := swapped(counts):
+        raise DataError(
+            f"{source}: the model's accuracy on it is {accuracy:.1%}, and "
+            f"{_mapped(counts, mapping):.1%} with some labels exchanged; "
+            f"{describe_order(mapping, class_names)}"
+        )
     if minimum is not None and accuracy < minimum:
         raise DataError(
             f"{source}: the model's accuracy of {accuracy:.1%} on it is below the required "
@@ -146,7 +161,14 @@ def check_accuracy(
             f"{source}: the model's accuracy on it is only {accuracy:.1%}; check preprocessing "
             "and labels"
         )
+    warnings += low_recalls(counts, class_names, source)
     return AccuracyCheck(accuracy, warnings)
+
+
+def _mapped(counts: npt.NDArray[np.int64], mapping: Sequence[tuple[int, int]]) -> float:
+    """The accuracy with labels read as these outputs."""
+    right = int(np.trace(counts)) + sum(int(counts[a, b] - counts[a, a]) for a, b in mapping)
+    return right / float(counts.sum())
 
 
 def _check_x(samples: Samples, interface: Interface) -> None:
@@ -223,15 +245,9 @@ def _advice(
     class_names: Sequence[str],
     x: npt.NDArray[Any] | None,
 ) -> str:
-    if mapping := _relabelling(predicted, y, classes, accuracy):
-        shown = ", ".join(
-            f"{_name(label, class_names)} -> output {output}" for label, output in mapping[:4]
-        )
-        return (
-            f"the labels are in another order than the model's outputs: {shown}"
-            f"{', ...' if len(mapping) > 4 else ''}; rename the class folders to the outputs' "
-            "indices, or reorder y"
-        )
+    counts = confusion(predicted, y, classes)
+    if mapping := relabelling(counts, accuracy) or swapped(counts):
+        return describe_order(mapping, class_names)
     most = np.bincount(predicted, minlength=classes)
     if most.max() >= _CONSTANT * len(y):
         return (
@@ -239,28 +255,6 @@ def _advice(
             f"mean, std){_range(x)}"
         )
     return f"wrong preprocessing (scale, mean, std, channel order){_range(x)}, or wrong labels"
-
-
-def _relabelling(
-    predicted: IntArray, y: IntArray, classes: int, accuracy: float
-) -> list[tuple[int, int]]:
-    """Labels and the other outputs that their samples go to, if one-to-one explains much more."""
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (y, predicted), 1)
-    present = np.flatnonzero(confusion.sum(axis=1))
-    outputs = confusion[present].argmax(axis=1)
-    if len(set(outputs.tolist())) < len(present):
-        return []
-    explained = float(confusion[present, outputs].sum()) / len(y)
-    if explained < max(2 * accuracy, 0.5):
-        return []
-    return [(int(a), int(b)) for a, b in zip(present, outputs, strict=True) if a != b]
-
-
-def _name(label: int, class_names: Sequence[str]) -> str:
-    if label < len(class_names):
-        return f"folder {class_names[label]!r} (index {label})"
-    return f"label {label}"
 
 
 def _range(x: npt.NDArray[Any] | None) -> str:

@@ -175,6 +175,101 @@ def test_permuted_labels_without_names():
         check_accuracy(np.eye(9)[y + 1], y, shifted)
 
 
+def decided_by(counts) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels with that confusion matrix, rows being labels."""
+    counts = np.asarray(counts)
+    pairs = [(a, b) for a, b in np.ndindex(counts.shape) for _ in range(counts[a, b])]
+    y, predicted = np.array(pairs).T
+    return np.eye(len(counts), dtype=np.float32)[predicted], y
+
+
+def exchanged(classes: int, order: dict[int, int], right: int = 18, total: int = 20) -> np.ndarray:
+    """A good model's confusion matrix; ``order`` is label to true output."""
+    counts = np.zeros((classes, classes), int)
+    for label in range(classes):
+        counts[label, order.get(label, label)] += right
+        counts[label, (order.get(label, label) + 1) % classes] += total - right
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("classes", "order"),
+    [
+        (5, {1: 3, 3: 1}),
+        (10, {1: 3, 3: 1}),
+        (43, {1: 3, 3: 1}),
+        (10, {0: 4, 4: 7, 7: 0}),
+        (10, {2: 5, 5: 2, 6: 9, 9: 6}),
+    ],
+)
+@pytest.mark.parametrize("minimum", [None, 0.99])
+def test_a_few_exchanged_labels_stop_a_plausible_accuracy(classes, order, minimum):
+    logits, y = decided_by(exchanged(classes, order))
+    model = interface(2, 3, classes=classes)
+    names = [f"kind{index}" for index in range(classes)]
+    with pytest.raises(DataError, match="the labels are in another order") as caught:
+        check_accuracy(logits, y, model, class_names=names, source="set", minimum=minimum)
+    text = str(caught.value)
+    assert text.startswith("set: the model's accuracy on it is ")
+    assert "implausible" not in text and "90.0% with some labels exchanged" in text
+    for label, output in order.items():
+        assert f"folder 'kind{label}' (index {label}) -> output {output}" in text
+    assert text.endswith("rename the class folders to the outputs' indices, or reorder y")
+
+
+def test_labels_that_are_one_off_in_part_are_told():
+    counts = exchanged(9, {4: 5, 5: 6, 6: 7, 7: 8})
+    counts[8] = 0
+    with pytest.raises(DataError, match=r"label 4 -> output 5, .* label 7 -> output 8;"):
+        check_accuracy(*decided_by(counts), interface(2, 3, classes=9))
+
+
+@pytest.mark.parametrize("wrong", [11, 19])
+def test_classes_confused_in_one_direction_are_not_called_exchanged(wrong):
+    counts = exchanged(5, {}, right=20)
+    counts[1, 1], counts[1, 3] = 20 - wrong, wrong
+    check = check_accuracy(*decided_by(counts), interface(2, 3, classes=5), source="set")
+    told = "set: class 1: only 1 of 20 samples are decided as labelled; check its labels"
+    assert check.warnings == ([told] if wrong == 19 else [])
+
+
+def test_a_chain_of_confusions_is_not_called_exchanged():
+    counts = exchanged(5, {}, right=20)
+    counts[0, 0], counts[0, 1] = 6, 14
+    counts[1, 1], counts[1, 2] = 6, 14
+    assert check_accuracy(*decided_by(counts), interface(2, 3, classes=5)).warnings == []
+
+
+def test_classes_confused_both_ways_less_than_half_are_not_called_exchanged():
+    counts = exchanged(5, {}, right=20)
+    for a, b in ((1, 3), (3, 1)):
+        counts[a, a], counts[a, b] = 10, 10
+    assert check_accuracy(*decided_by(counts), interface(2, 3, classes=5)).warnings == []
+
+
+def test_a_class_confused_with_one_that_has_no_samples_is_warned_of():
+    counts = exchanged(5, {}, right=20)
+    counts[3] = 0
+    counts[1, 1], counts[1, 3] = 0, 20
+    names = ["ant", "bee", "cat", "dog", "emu"]
+    check = check_accuracy(
+        *decided_by(counts), interface(2, 3, classes=5), class_names=names, source="set"
+    )
+    assert check.warnings == [
+        "set: class 'bee': only 0 of 20 samples are decided as labelled; check its labels"
+    ]
+
+
+def test_many_weak_classes_are_counted():
+    counts = exchanged(20, {}, right=20)
+    for label in range(1, 9):
+        counts[label] = 0
+        counts[label, 0] = 20
+    check = check_accuracy(*decided_by(counts), interface(2, 3, classes=20), source="set")
+    assert len(check.warnings) == 6
+    assert check.warnings[-1] == "set: so are less than 20% of 3 more classes"
+
+
 def test_required_minimum():
     with pytest.raises(DataError, match=r"accuracy of 80\.0% on it is below the required 90\.0%"):
         check_accuracy(correct_on(0.8), Y, MODEL, minimum=0.9)
