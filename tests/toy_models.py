@@ -59,7 +59,10 @@ def hardened(
 def detector(
     *, threshold: float = 3.0, leak: float = 0.0, provenance: dict[str, str] | None = None
 ) -> OnnxModel:
-    """``leak`` is added to the outputs of unflagged rows, which must stay as they were."""
+    """``leak`` is added to the outputs of unflagged rows, which must stay as they were.
+
+    The null are 20 scores from 0 to the threshold, which is theirs at a rate of 0.05.
+    """
     proto = _parse(
         """
         toy (float[N, 4] x) => (float[N, 3] logits, bool[N] mmbm_flagged, float[N] mmbm_p_value,
@@ -74,8 +77,12 @@ def detector(
             top_second = ReduceMax <axes = [1], keepdims = 0> (second)
             mmbm_score = Sub(top_first, top_second)
             mmbm_flagged = Greater(mmbm_score, threshold)
-            negated = Neg(mmbm_score)
-            mmbm_p_value = Exp(negated)
+            score_column = Unsqueeze(mmbm_score, axes)
+            is_lower = Less(null_scores, score_column)
+            lower = Cast <to = 1> (is_lower)
+            count = ReduceSum <keepdims = 0> (lower, axes)
+            rest = Sub(null_size, count)
+            mmbm_p_value = Div(rest, null_size)
             column = Unsqueeze(mmbm_suspected_class, axes)
             is_suspected = Equal(classes, column)
             masked = Where(is_suspected, low, second)
@@ -87,12 +94,17 @@ def detector(
         """,
         bound=np.asarray([BOUNDS], np.float32),
         threshold=np.asarray(threshold, np.float32),
+        null_scores=np.linspace(0, threshold, 20, dtype=np.float32)[None],
+        null_size=np.asarray(21, np.float32),
         low=np.asarray(-100.0, np.float32),
         leak=np.asarray(leak, np.float32),
         axes=np.asarray([1], np.int64),
         classes=np.asarray([[0, 1, 2]], np.int64),
     )
-    stamp(proto, _provenance("1") if provenance is None else provenance)
+    names = {name: f"mmbm_decision/{name}" for name in ("threshold", "null_scores")}
+    _rename(proto, {"bounded": "mmbm_bounded/act", **names})
+    stated = {**_provenance("1"), "false_positive_rate": "0.05"}
+    stamp(proto, stated if provenance is None else provenance)
     return from_proto(proto)
 
 
@@ -114,6 +126,15 @@ def triggered(n: int = 60) -> Samples:
 
 def _provenance(bounds: str) -> dict[str, str]:
     return {"original_sha256": original().sha256, "bounds": bounds}
+
+
+def _rename(proto: onnx.ModelProto, names: dict[str, str]) -> None:
+    """The parser takes no slash in a name."""
+    for node in proto.graph.node:
+        for listed in (node.input, node.output):
+            listed[:] = [names.get(name, name) for name in listed]
+    for tensor in proto.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
 
 
 def _parse(text: str, **constants: np.ndarray) -> onnx.ModelProto:

@@ -151,7 +151,7 @@ def bounds_in(
         old = before[site.tensor]
         if node is None:
             continue
-        bound = _upper_limit(node, constants)
+        bound = upper_limit(node, constants)
         same = (node.op_type, list(node.input)) == (old.op_type, list(old.input))
         if same and (bound is None or site.upper is None or float(bound.max()) == site.upper):
             continue
@@ -170,9 +170,15 @@ def _nodes_and_constants(
     return nodes, constants
 
 
-def _upper_limit(
+def upper_limit(
     node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
 ) -> npt.NDArray[Any] | None:
+    """The constant upper limit that a Min or Clip applies, or None.
+
+    Args:
+        node: Any node.
+        constants: Tensors of known value that it may read.
+    """
     if node.op_type == "Clip":
         limit = attribute(node, "max")
         if limit is not None:

@@ -10,10 +10,20 @@ import numpy as np
 
 from mmbm_onnx.data import check_accuracy
 from mmbm_onnx.errors import DataError, OptionError
+from mmbm_onnx.evaluation.defence import (
+    detector_bounds,
+    detector_threshold,
+    hardened_effective,
+)
 from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.metrics import victims
-from mmbm_onnx.evaluation.predictions import DETECTOR_OUTPUTS, predict, predict_detector
+from mmbm_onnx.evaluation.predictions import (
+    DETECTOR_OUTPUTS,
+    Verdicts,
+    predict,
+    predict_detector,
+)
 from mmbm_onnx.evaluation.quality import Limits, attack_gate, detector_gates, quality_gates
 from mmbm_onnx.evaluation.structure import structure_gates
 from mmbm_onnx.graph.interface import find_interface
@@ -169,13 +179,27 @@ def verify_graphs(
         answers, _ = answer(hardened)
         after["hardened"] = defended_figures(base, answers, samples, triggered)
         gates += quality_gates("hardened", before, after["hardened"], (base, answers), limits)
+        gates.append(
+            hardened_effective(
+                original.proto,
+                hardened.proto,
+                interface,
+                samples.x,
+                provider=provider,
+                threads=threads,
+                batch_size=batch_size,
+            )
+        )
     if detector is not None:
         judged, _ = structure_gates("detector", original, detector, appended=DETECTOR_OUTPUTS)
+        judged.append(detector_bounds(original.proto, hardened.proto, detector.proto, interface))
         if _runnable(judged):
             answers, _ = answer(detector, verdicts=True)
+            assert isinstance(answers.clean, Verdicts)
             after["detector"] = defended_figures(base, answers, samples, triggered)
             judged += quality_gates("detector", before, after["detector"], (base, answers), limits)
             judged += detector_gates(after["detector"], base, answers, limits)
+            judged.append(detector_threshold(detector.proto, answers.clean))
         gates += judged
     last = "hardened" if detector is None else "detector"
     if limits.max_attack_success_rate is not None and last in after:

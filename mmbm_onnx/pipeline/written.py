@@ -13,6 +13,7 @@ import torch
 
 from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.evaluation.compare import rows_that_differ, worst_difference
+from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
 from mmbm_onnx.evaluation.predictions import (
     Predictions,
     Verdicts,
@@ -240,7 +241,8 @@ def _write_detector(
         detector = build_detector(
             proto, interface, sites, learned.bounds, null, share_prefix=share_prefix
         )
-        stamp(detector, {**stamps, "graph": "detector"})
+        rate = repr(null.false_positive_rate)
+        stamp(detector, {**stamps, "graph": "detector", FALSE_POSITIVE_RATE: rate})
         check_written(detector)
         check_signature(proto, detector, DETECTOR_OUTPUTS)
         verdicts = run.verdicts(detector, x)

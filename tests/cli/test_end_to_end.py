@@ -147,7 +147,20 @@ def test_verify_exits_with_1_when_the_attack_still_works(job: Job, case: Case) -
         detector=job.folder.parent / "blind.onnx",
     )
     assert done.status == 1
-    assert failing(done.stdout) == {"detector_attack_success_rate"}
+    assert failing(done.stdout) == {"detector_threshold", "detector_attack_success_rate"}
+
+
+def test_verify_exits_with_1_when_files_defend_nothing(
+    job: Job, case: Case, tmp_path: Path
+) -> None:
+    loose = load(job.hardened)
+    (bound,) = [entry for entry in loose.graph.initializer if "mmbm_bound" in entry.name]
+    values = np.full_like(numpy_helper.to_array(bound), 1e30)
+    bound.CopyFrom(numpy_helper.from_array(values, bound.name))
+    onnx.save(loose, tmp_path / "loose.onnx")
+    done = verify(job, case, "--format", "json", hardened=tmp_path / "loose.onnx")
+    assert done.status == 1
+    assert failing(done.stdout) == {"hardened_effective", "detector_bounds"}
 
 
 def zero_bound(proto: onnx.ModelProto) -> None:
@@ -180,7 +193,11 @@ def test_verify_exits_with_1_when_bounds_are_zeroed(
     onnx.save(proto, tmp_path / "h.onnx")
     done = verify(written, case, "--format", "json", hardened=tmp_path / "h.onnx")
     assert done.status == 1
-    assert failing(done.stdout) == {"hardened_bounds", "hardened_accuracy_drop"}
+    assert failing(done.stdout) == {
+        "hardened_bounds",
+        "hardened_accuracy_drop",
+        "detector_bounds",
+    }
 
 
 @pytest.mark.parametrize(

@@ -56,15 +56,18 @@ def test_good_graphs_pass_every_gate() -> None:
         "hardened_bounds",
         "hardened_not_finite",
         "hardened_accuracy_drop",
+        "hardened_effective",
         "detector_valid",
         "detector_signature",
         "detector_provenance",
         "detector_unchanged",
+        "detector_bounds",
         "detector_not_finite",
         "detector_accuracy_drop",
         "detector_unflagged_identical",
         "detector_consistent",
         "detector_false_positive_rate",
+        "detector_threshold",
         "detector_attack_success_rate",
     ]
 
@@ -103,7 +106,11 @@ def test_zeroed_bounds_fail() -> None:
 
 
 def test_the_unhardened_model_is_not_taken_for_a_hardened_one() -> None:
-    assert failed(verify(ORIGINAL)) == ["hardened_provenance", "hardened_bounds"]
+    assert failed(verify(ORIGINAL)) == [
+        "hardened_provenance",
+        "hardened_bounds",
+        "hardened_effective",
+    ]
 
 
 def test_a_dropped_bound_contradicts_the_provenance() -> None:
@@ -123,7 +130,7 @@ def test_a_dropped_bound_contradicts_the_provenance() -> None:
 def test_graphs_made_from_another_model_fail(provenance: dict[str, str], message: str) -> None:
     result = verify(
         toy_models.hardened(provenance=provenance),
-        detector=toy_models.detector(provenance=provenance),
+        detector=toy_models.detector(provenance={**provenance, "false_positive_rate": "0.05"}),
     )
     assert failed(result) == ["hardened_provenance", "detector_provenance"]
     assert sum(message in gate.message for gate in result.gates) == 2
@@ -136,7 +143,10 @@ def test_another_signature_fails_without_being_run() -> None:
     result = verify(from_proto(proto))
     assert failed(result) == ["hardened_signature", "hardened_unchanged"]
     assert result.measurements.hardened is None
-    assert failed(verify(detector=toy_models.hardened())) == ["detector_signature"]
+    assert failed(verify(detector=toy_models.hardened())) == [
+        "detector_signature",
+        "detector_bounds",
+    ]
 
 
 def test_accuracy_may_drop_to_the_limit_and_no_further() -> None:
@@ -190,7 +200,7 @@ def test_a_detector_that_misses_the_attack_fails_even_beside_a_good_hardened_gra
 
 def test_without_a_detector_the_hardened_graph_must_stop_the_attack() -> None:
     limits = Limits(max_attack_success_rate=0.05)
-    loose = toy_models.hardened(bounds=(1000.0, 1000.0, 1000.0))
+    loose = toy_models.hardened(bounds=(11.0, 1.0, 1.0))
     result = verify(loose, triggered=TRIGGERED, limits=limits)
     assert failed(result) == ["hardened_attack_success_rate"]
 

@@ -96,7 +96,8 @@ def test_written_graphs_pass_verification() -> None:
     proto = build_detector(
         original.proto, interface, find_sites(original.proto).sites, bounds, null
     )
-    stamp(proto, {"original_sha256": original.sha256, "bounds": "2"})
+    rate = {"false_positive_rate": "0.05"}
+    stamp(proto, {"original_sha256": original.sha256, "bounds": "2", **rate})
     result = verify_graphs(
         original, written(original, bounds), Samples(x), detector=from_proto(proto)
     )
