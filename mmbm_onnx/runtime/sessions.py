@@ -70,9 +70,9 @@ class Session:
                 source, options, providers=provider_chain(self.provider), enable_fallback=0
             )
         except Exception as error:  # its exceptions share no base but this
-            raise ModelError(
-                f"ONNX Runtime cannot load {self._where}: {one_line(error)}"
-            ) from error
+            text = one_line(error)
+            hint = _way_out(model) if "NOT_IMPLEMENTED" in text else ""
+            raise ModelError(f"ONNX Runtime cannot load {self._where}: {text}{hint}") from error
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         if self.provider not in self.providers:
             raise RuntimeMissingError(
@@ -111,6 +111,22 @@ class Session:
             text = one_line(error)
             hint = "; try a smaller batch" if "allocate" in text.lower() else ""
             raise ModelError(f"ONNX Runtime cannot run {self._where}: {text}{hint}") from error
+
+
+def _way_out(model: onnx.ModelProto | bytes | Path) -> str:
+    """What helps where the provider lacks an operator: few have kernels for all float types."""
+    if isinstance(model, Path):
+        proto = onnx.load(model, load_external_data=False)
+    else:
+        proto = onnx.load_from_string(model) if isinstance(model, bytes) else model
+    types = {weight.data_type for weight in proto.graph.initializer}
+    types |= {value.type.tensor_type.elem_type for value in proto.graph.input}
+    kinds = {"float64": onnx.TensorProto.DOUBLE, "bfloat16": onnx.TensorProto.BFLOAT16,
+             "float16": onnx.TensorProto.FLOAT16}  # fmt: skip
+    for name, kind in kinds.items():
+        if kind in types:
+            return f"; it lacks this operator for {name}: convert the model to float32"
+    return ""
 
 
 def _to_bytes(model: onnx.ModelProto | bytes) -> bytes:

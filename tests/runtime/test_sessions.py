@@ -143,3 +143,27 @@ def test_model_over_the_protobuf_limit_points_to_files():
 def test_impossible_thread_counts_are_refused_before_anything_is_loaded(threads):
     with pytest.raises(OptionError, match=f"threads is {threads}, expected 1 to"):
         Session(b"never looked at", threads=threads)
+
+
+@pytest.mark.parametrize("form", ["proto", "bytes", "path"])
+def test_an_operator_that_is_missing_for_float64_points_to_float32(form, tmp_path):
+    proto = parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 17]>
+        g (double[1, 1, 2, 2] x) => (double[1, 1, 2, 2] y)
+        <double[1, 1, 1, 1] w = {1}> { y = Conv(x, w) }"""
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    source = {"proto": proto, "bytes": proto.SerializeToString(), "path": path}[form]
+    with pytest.raises(ModelError, match=r"Conv.* float64: convert the model to float32$"):
+        Session(source)
+
+
+def test_an_operator_that_is_missing_for_integers_points_nowhere():
+    proto = parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 17]>
+        g (int32[2, 2] x) => (int32[2, 2] y) { y = Gemm(x, x) }"""
+    )
+    with pytest.raises(ModelError, match="Gemm") as caught:
+        Session(proto)
+    assert "convert" not in str(caught.value)
