@@ -16,6 +16,14 @@ BoolArray = npt.NDArray[np.bool_]
 Head = Literal["logits", "softmax", "log_softmax"]
 Granularity = Literal["channel", "tensor"]
 
+FLAGGED = "mmbm_flagged"
+P_VALUE = "mmbm_p_value"
+SCORE = "mmbm_score"
+SUSPECTED = "mmbm_suspected_class"
+CORRECTED = "mmbm_corrected_class"
+DETECTOR_OUTPUTS = (FLAGGED, P_VALUE, SCORE, SUSPECTED, CORRECTED)
+"""What a detector graph appends to the original's outputs, in this order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:

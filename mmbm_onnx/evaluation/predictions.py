@@ -12,15 +12,18 @@ import numpy.typing as npt
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.runtime.batches import run_batches
 from mmbm_onnx.runtime.sessions import Session
-from mmbm_onnx.types import BoolArray, FloatArray, IntArray, Interface
-
-FLAGGED = "mmbm_flagged"
-P_VALUE = "mmbm_p_value"
-SCORE = "mmbm_score"
-SUSPECTED = "mmbm_suspected_class"
-CORRECTED = "mmbm_corrected_class"
-DETECTOR_OUTPUTS = (FLAGGED, P_VALUE, SCORE, SUSPECTED, CORRECTED)
-"""What a detector graph appends to the original's outputs, in this order."""
+from mmbm_onnx.types import (
+    CORRECTED,
+    FLAGGED,
+    P_VALUE,
+    SCORE,
+    SUSPECTED,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Interface,
+)
+from mmbm_onnx.types import DETECTOR_OUTPUTS as DETECTOR_OUTPUTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,17 @@ from mmbm_onnx.rewriting.harden import locate
 from mmbm_onnx.rewriting.null import Null
 from mmbm_onnx.rewriting.operators import Operators
 from mmbm_onnx.rewriting.surgeon import Surgeon
-from mmbm_onnx.types import Bounds, Interface, Site
-
-FLAGGED = "mmbm_flagged"
-P_VALUE = "mmbm_p_value"
-SCORE = "mmbm_score"
-SUSPECTED = "mmbm_suspected_class"
-CORRECTED = "mmbm_corrected_class"
-DETECTOR_OUTPUTS = (FLAGGED, P_VALUE, SCORE, SUSPECTED, CORRECTED)
+from mmbm_onnx.types import (
+    CORRECTED,
+    DETECTOR_OUTPUTS,
+    FLAGGED,
+    P_VALUE,
+    SCORE,
+    SUSPECTED,
+    Bounds,
+    Interface,
+    Site,
+)
 
 _OPSET = 9
 _FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16)
