@@ -1,5 +1,8 @@
 """Ctrl-C and requests to end: one line, an exit status, and out, whatever was being done.
 
+Python runs a handler between two of its own steps, so a long call into a library (loading a
+large model, one training step) is finished first.
+
 No exception is raised: it might come in the middle of a library's import, be turned into another
 or be passed over, and the user would read of that. Nothing is left behind, since files are
 written in one piece with signals held back (``graph.write``).
@@ -18,7 +21,10 @@ _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminate
 
 
 def exit_on_signals() -> None:
-    """From now on, end at once by SIGINT, SIGTERM or SIGHUP, unless the caller had it ignored."""
+    """From now on, SIGINT, SIGTERM and SIGHUP end the process, unless the caller had them ignored.
+
+    It ends as soon as Python is back from the call into C that it may be in.
+    """
     _handle(_exit)
 
 
