@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from rewriting_helpers import elementwise, interface, ops, parse, run_named, serialized, site
 
+from mmbm_onnx import types
 from mmbm_onnx.errors import RewriteError
+from mmbm_onnx.evaluation import predictions
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
 from mmbm_onnx.rewriting.null import Null, fit_null, flags, p_values
@@ -264,3 +266,7 @@ def test_logits_that_no_bound_reaches_are_refused():
 def test_logits_that_are_not_in_the_graph_are_refused():
     with pytest.raises(RewriteError, match="produces the logits 'nothing'"):
         detector(elementwise(4), logits="nothing")
+
+
+def test_the_appended_outputs_are_named_in_one_place():
+    assert DETECTOR_OUTPUTS is types.DETECTOR_OUTPUTS is predictions.DETECTOR_OUTPUTS
