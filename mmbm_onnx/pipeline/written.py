@@ -28,12 +28,12 @@ from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.statistics import activation_statistics, share_above
 from mmbm_onnx.pipeline.preparation import BATCH
 from mmbm_onnx.rewriting.checks import check_signature, check_written
-from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
+from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
-from mmbm_onnx.rewriting.null import Null, fit_null
+from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
 from mmbm_onnx.runtime.batches import affordable_batch, run_batches
 from mmbm_onnx.runtime.sessions import Session
-from mmbm_onnx.types import Interface, Samples, Site
+from mmbm_onnx.types import DETECTOR_OUTPUTS, Interface, Samples, Site
 
 _NOISE_SAMPLES = 64
 # Of bounded logits in ONNX Runtime against torch, relative to the largest logit.
@@ -160,15 +160,6 @@ def _clean_scores(
     stand_in = fit_null(np.zeros(2, np.float32), 0.5)
     draft = build_detector(proto, interface, sites, learned.bounds, stand_in)
     return np.asarray(run.verdicts(draft, calibration.x).score, dtype=np.float32)
-
-
-def leave_one_out_rate(scores: npt.NDArray[np.float32], false_positive_rate: float) -> float:
-    """Share of clean samples that a null of all the others flags, a fraction."""
-    flagged = 0
-    for index, score in enumerate(scores):
-        others = fit_null(np.delete(scores, index), false_positive_rate)
-        flagged += bool(score > np.float32(others.threshold))
-    return flagged / len(scores)
 
 
 class _Runner:

@@ -75,14 +75,44 @@ def fit_null(scores: npt.NDArray[Any], false_positive_rate: float) -> Null:
         raise RewriteError(f"{bad} of {count} clean scores are not finite; check the clean set")
     wide = ordered.astype(np.float64)
     mean, std = float(wide.mean()), float(wide.std(ddof=1))
-    rank = math.floor(false_positive_rate * (count + 1) + _RANK_SLACK)
+    rank = _rank(count, false_positive_rate)
     if rank >= 1:
         # p <= rate means that fewer than `rank` clean scores are as large: above the rank-th.
-        threshold = float(ordered[count - min(rank, count)])
+        threshold = float(ordered[count - rank])
         return Null("conformal", ordered, mean, std, threshold, false_positive_rate)
     quantile = NormalDist().inv_cdf(1 - false_positive_rate)
     threshold = float(np.float32(mean + quantile * std))
     return Null("gaussian", ordered, mean, std, threshold, false_positive_rate)
+
+
+def leave_one_out_rate(scores: npt.NDArray[Any], false_positive_rate: float) -> float:
+    """Share of clean samples that a null of all the others flags, a fraction.
+
+    Args:
+        scores: Clean scores ``(n,)``, in logits.
+        false_positive_rate: In (0, 1).
+
+    Raises:
+        RewriteError, ValueError: As ``fit_null``; n must be at least 3.
+    """
+    fit_null(scores[1:], false_positive_rate)  # refuses too few
+    ordered = fit_null(scores, false_positive_rate).scores
+    count = len(ordered)
+    rank = _rank(count - 1, false_positive_rate)
+    if rank >= 1:
+        # Above the rank-th of the others: fewer than `rank` of them are as large.
+        others = count - np.searchsorted(ordered, ordered, side="left") - 1
+        return float(np.mean(others < rank))
+    flagged = [
+        flags(fit_null(np.delete(ordered, index), false_positive_rate), ordered[index])
+        for index in range(count)
+    ]
+    return float(np.mean(flagged))
+
+
+def _rank(count: int, false_positive_rate: float) -> int:
+    """Which of ``count`` clean scores, from the largest, is the threshold; 0 for none so rare."""
+    return min(math.floor(false_positive_rate * (count + 1) + _RANK_SLACK), count)
 
 
 def flags(null: Null, scores: npt.NDArray[np.float32]) -> BoolArray:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import time
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from mmbm_onnx.errors import RewriteError
-from mmbm_onnx.rewriting.null import fit_null, flags, p_values
+from mmbm_onnx.rewriting.null import fit_null, flags, leave_one_out_rate, p_values
 
 
 def normal(n: int, seed: int = 0) -> np.ndarray:
@@ -111,3 +112,29 @@ def test_a_rate_outside_0_to_1_is_refused(rate):
 def test_a_matrix_of_scores_is_refused():
     with pytest.raises(ValueError, match="shape"):
         fit_null(normal(200).reshape(100, 2), 0.01)
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.05, 0.07, 0.29, 0.5, 0.999])
+@pytest.mark.parametrize("count", [3, 20, 99, 100, 101, 200])
+@pytest.mark.parametrize("ties", [False, True])
+def test_leaving_one_out_is_fitting_to_the_others(count, rate, ties):
+    scores = normal(count, seed=count)
+    if ties:
+        scores = np.round(scores)
+    flagged = [
+        bool(flags(fit_null(np.delete(scores, index), rate), scores[index]))
+        for index in range(count)
+    ]
+    assert leave_one_out_rate(scores, rate) == np.mean(flagged)
+
+
+def test_leaving_one_out_of_many_scores_takes_no_time():
+    started = time.process_time()
+    rate = leave_one_out_rate(normal(100_000), 0.01)
+    assert time.process_time() - started < 5
+    assert rate == pytest.approx(0.01, abs=1e-4)
+
+
+def test_leaving_one_out_of_two_scores_is_refused():
+    with pytest.raises(RewriteError, match="got 1"):
+        leave_one_out_rate(normal(2), 0.5)
