@@ -99,7 +99,14 @@ from .progress import ProgressBar
     help="Where torch learns.",
 )
 @runtime_options
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="INT")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    metavar="INT",
+    help="Of the split and of learning, below 2^63.",
+)
 @click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
 @format_option
 @logging_options
@@ -128,7 +135,8 @@ def harden(
 
     MODEL is an ONNX file, or a directory that holds one: a classifier with one floating-point
     input and one output of logits or probabilities. Three files are written, all or none: the
-    hardened graph, a detector graph that corrects what it flags, and a JSON report.
+    hardened graph, a detector graph that corrects what it flags, and a JSON report. (Only SIGKILL
+    or a power cut while finished files get their names can leave some of them; none in part.)
     """
     if no_detector and detector_output is not None:
         raise click.UsageError("--no-detector and --detector-output exclude each other")

@@ -162,7 +162,12 @@ def runtime_options(command: Command) -> Command:
             metavar="NAME",
             help="Execution provider of ONNX Runtime: cpu, cuda, ...  [default: cpu]",
         ),
-        click.option("--threads", type=click.IntRange(min=1), metavar="INT", help="CPU threads."),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            metavar="INT",
+            help="CPU threads.  [default: as many as the libraries choose]",
+        ),
     ]
     return _all(options, command)
 

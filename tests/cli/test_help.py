@@ -105,3 +105,10 @@ def test_the_methods_offered_are_those_there_are(run, files) -> None:
     assert result.exit_code == 2
     for name in METHODS:
         assert f"'{name}'" in result.stderr
+
+
+def test_harden_says_its_defaults_and_what_sigkill_can_leave(run) -> None:
+    text = " ".join(run("harden", "--help").stdout.split())
+    assert "CPU threads. [default: as many as the libraries choose]" in text
+    assert "below 2^63. [default: 0;" in text
+    assert "Only SIGKILL or a power cut while finished files get their names" in text

@@ -129,6 +129,7 @@ def test_bad_input_is_told_in_one_line_and_nothing_is_written(
         (("--false-positive-rate", "0"), "false_positive_rate is 0.0, expected a fraction"),
         (("--calibration-fraction", "1"), "calibration_fraction is 1.0, expected a fraction"),
         (("--seed", "x"), "'x' is not a valid integer"),
+        (("--seed", str(2**63)), "9223372036854775808 is not in the range 0<=x<=92233720368547758"),
         (("-o", "model.onnx"), "model.onnx: the output would overwrite an input"),
         (("--report", "clean.npz", "--force"), "clean.npz: the output would overwrite an input"),
         (("-o", "there.onnx"), "there.onnx: exists already; use --force to overwrite it"),
