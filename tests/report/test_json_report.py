@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mmbm_onnx.evaluation.latency import Latency
 from mmbm_onnx.evaluation.verification import Limits, verify_graphs
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.sites import find_sites
+from mmbm_onnx.learning.settings import Settings
 from mmbm_onnx.report.json_report import harden_report, strict, to_json, with_files
 from mmbm_onnx.report.pieces import (
     CleanSet,
@@ -157,6 +159,15 @@ def test_every_gate_is_documented(name: SchemaName) -> None:
     text = DOCUMENT.read_text(encoding="utf-8").split("\n## Gates")[1]
     for gate in result.gates:
         assert f"`{gate.name}`" in text
+
+
+def test_every_setting_is_documented_in_its_order() -> None:
+    section = DOCUMENT.read_text(encoding="utf-8").split("\n## Settings")[1].split("\n## ")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    assert [row[1].strip(" `") for row in rows] == [
+        item.name for item in dataclass_fields(Settings)
+    ]
+    assert all(row[2].strip() for row in rows)
 
 
 def test_bounds_are_summarised_in_the_unit_of_the_activation() -> None:
