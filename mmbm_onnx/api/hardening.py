@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from mmbm_onnx.api.arguments import MOST_SEED, fraction, texts, whole
 from mmbm_onnx.api.sources import (
     ModelSource,
     SampleSource,
@@ -67,7 +68,7 @@ def harden(
         device: Where to learn: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         provider: Execution provider of ONNX Runtime; None is the CPU.
         threads: Threads of torch and ONNX Runtime; None leaves them as they are.
-        seed: Of the split and of learning.
+        seed: Of the split and of learning, from 0 to 2**63 - 1.
         epochs, batch_size: Override those of the method; without a batch size it is lowered for
             large inputs.
         calibration_fraction: Share of the samples kept from learning, for null and gates.
@@ -84,10 +85,24 @@ def harden(
         RewriteError: A written graph failed its checks.
         RuntimeMissingError: ONNX Runtime, its provider, or the device is missing.
     """
-    _check_fraction("false_positive_rate", false_positive_rate)
-    _check_fraction("calibration_fraction", calibration_fraction)
-    if not 0 <= max_accuracy_drop <= 1:
-        raise OptionError(f"max_accuracy_drop is {max_accuracy_drop}, expected 0 to 1")
+    false_positive_rate = fraction("false_positive_rate", false_positive_rate, ends=False)
+    calibration_fraction = fraction("calibration_fraction", calibration_fraction, ends=False)
+    max_accuracy_drop = fraction("max_accuracy_drop", max_accuracy_drop, ends=True)
+    if min_accuracy is not None:
+        min_accuracy = fraction("min_accuracy", min_accuracy, ends=True)
+    seed = whole("seed", seed, 0, MOST_SEED)
+    epochs = None if epochs is None else whole("epochs", epochs, 1)
+    batch_size = None if batch_size is None else whole("batch_size", batch_size, 1)
+    threads = None if threads is None else whole("threads", threads, 1)
+    texts(input_name=input_name, logits_name=logits_name, provider=provider)
+    if not isinstance(detector, bool):
+        raise OptionError(f"detector is {detector!r}, expected True or False")
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise OptionError(f"preprocessing is {preprocessing!r}, expected a Preprocessing or None")
+    if progress is not None and not callable(progress):
+        raise OptionError(f"progress is {progress!r}, expected a function or None")
+    if not isinstance(device, str):
+        raise OptionError(f"device is {device!r}, expected auto, cpu, cuda or cuda:N")
     if granularity not in ("channel", "tensor"):
         raise OptionError(f"granularity is {granularity!r}, expected 'channel' or 'tensor'")
 
@@ -144,8 +159,3 @@ def _load(model: ModelSource | torch.nn.Module, example: torch.Tensor | None) ->
     if example is None:
         raise OptionError("exporting a torch module needs example_input, a batch of inputs")
     return export_module(model, example)
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise OptionError(f"{name} is {value}, expected a fraction between 0 and 1")

@@ -99,9 +99,10 @@ def export_module(module: torch.nn.Module, example: torch.Tensor) -> OnnxModel:
     if importlib.util.find_spec("onnxscript") is None:
         raise ModelError("exporting a torch module needs onnxscript: pip install mmbm-onnx[export]")
     batch = example if len(example) > 1 else torch.cat([example, example])
-    training = module.training
-    module.eval()
+    # Each by itself: a frozen part of a module in training is in eval mode and stays so.
+    training = [(part, part.training) for part in module.modules()]
     try:
+        module.eval()
         program = torch.onnx.export(
             module,
             (batch,),
@@ -115,6 +116,7 @@ def export_module(module: torch.nn.Module, example: torch.Tensor) -> OnnxModel:
         text = " ".join(str(error).split())[:300]
         raise ModelError(f"torch.onnx.export cannot export the module ({text})") from error
     finally:
-        module.train(training)
+        for part, flag in training:
+            part.training = flag
     assert program is not None
     return from_proto(program.model_proto)

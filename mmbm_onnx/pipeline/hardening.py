@@ -9,9 +9,9 @@ import torch
 
 from mmbm_onnx import __version__
 from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
-from mmbm_onnx.evaluation.gates import Gate, at_most
+from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.latency import Latency, measure_latency
-from mmbm_onnx.evaluation.predictions import Predictions
+from mmbm_onnx.evaluation.quality import Limits, quality_gates
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import check_parity
 from mmbm_onnx.graph.read import OnnxModel
@@ -92,9 +92,10 @@ class Pipeline:
                     threads=self.threads,
                 )
             with clock.phase("evaluate"):
-                figures = _figures(written, calibration)
+                answers = {role: Answers(given) for role, given in written.answers.items()}
+                figures = _figures(answers, calibration)
                 latency = self._latency(proto, written, interface, calibration)
-        gates = self._gates(figures)
+        gates = self._gates(figures, answers)
         warnings = (*prepared.warnings, *learned.warnings, *written.warnings)
         return HardenResult(
             hardened=written.hardened,
@@ -160,22 +161,14 @@ class Pipeline:
             threads=self.threads,
         )
 
-    def _gates(self, figures: dict[str, Figures]) -> tuple[Gate, ...]:
-        """Accuracy, or without labels agreement, of what was written, on the calibration part."""
-        original = figures["original"]
-        gates = []
+    def _gates(self, figures: dict[str, Figures], answers: dict[str, Answers]) -> tuple[Gate, ...]:
+        """Those of ``verify``'s gates that ask for quality, of the calibration part's answers."""
+        limits = Limits(max_accuracy_drop=self.max_accuracy_drop)
+        gates: list[Gate] = []
         for role in ("hardened", "detector"):
-            if role not in figures:
-                continue
-            now = figures[role]
-            if original.accuracy is not None and now.accuracy is not None:
-                fall = original.accuracy - now.accuracy
-                name, message = f"{role}_accuracy_drop", "on the calibration part"
-            else:
-                assert now.agreement is not None
-                fall = 1 - now.agreement
-                name, message = f"{role}_changed_decisions", "on the calibration part, no labels"
-            gates.append(at_most(name, fall, self.max_accuracy_drop, message=message))
+            if role in figures:
+                both = answers["original"], answers[role]
+                gates += quality_gates(role, figures["original"], figures[role], both, limits)
         return tuple(gates)
 
     def _detector_part(self, written: Written) -> DetectorPart | None:
@@ -191,11 +184,10 @@ class Pipeline:
         )
 
 
-def _figures(written: Written, calibration: Samples) -> dict[str, Figures]:
-    before = Answers(written.answers["original"])
+def _figures(answers: dict[str, Answers], calibration: Samples) -> dict[str, Figures]:
+    before = answers["original"]
     figures = {"original": original_figures(before, calibration, None)}
     for role in ("hardened", "detector"):
-        if role in written.answers:
-            after: Predictions = written.answers[role]
-            figures[role] = defended_figures(before, Answers(after), calibration, None)
+        if role in answers:
+            figures[role] = defended_figures(before, answers[role], calibration, None)
     return figures

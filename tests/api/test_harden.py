@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from quadrants import TARGET, draw, planted_images
 
 from mmbm_onnx import Samples, harden, verify
+from mmbm_onnx.api.sources import export_module
 from mmbm_onnx.errors import (
     DataError,
     ModelError,
@@ -35,6 +37,13 @@ def run(proto: onnx.ModelProto | Path, x: np.ndarray) -> list[np.ndarray]:
     source = str(proto) if isinstance(proto, Path) else proto.SerializeToString()
     session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: x})
+
+
+@pytest.fixture
+def denormals() -> Iterator[None]:
+    """Whatever a test sets, the next ones find denormals flushed as all tests do."""
+    yield
+    torch.set_flush_denormal(True)
 
 
 @pytest.fixture(scope="module")
@@ -172,19 +181,23 @@ def test_callers_objects_stay_as_they_were(case) -> None:
     assert np.array_equal(x, x_before)
 
 
-def test_torch_settings_come_back(case) -> None:
+@pytest.mark.parametrize("flushed", [True, False])
+def test_torch_settings_come_back(case, denormals, flushed: bool) -> None:
+    torch.set_flush_denormal(flushed)
+
     def settings() -> tuple[object, ...]:
         return (
             torch.get_num_threads(),
             torch.are_deterministic_algorithms_enabled(),
             torch.backends.cudnn.allow_tf32,
             torch.backends.cuda.matmul.allow_tf32,
+            (torch.tensor([1e-40]) * 1).item() == 0,
         )
 
     seen: list[tuple[object, ...]] = []
     before = settings()
     harden(case.model, case.npz, epochs=1, threads=2, progress=lambda _: seen.append(settings()))
-    assert (2, True, False, False) in seen
+    assert (2, True, False, False, True) in seen
     assert settings() == before
 
 
@@ -194,8 +207,10 @@ def test_without_labels_the_originals_decisions_count(case) -> None:
     assert made.report["figures"]["hardened"]["accuracy"] is None
     assert made.report["figures"]["hardened"]["agreement"] > 0.9
     assert {gate.name for gate in made.gates} == {
-        "hardened_changed_decisions",
-        "detector_changed_decisions",
+        "hardened_not_finite",
+        "hardened_agreement",
+        "detector_not_finite",
+        "detector_agreement",
     }
 
 
@@ -231,6 +246,21 @@ def test_a_torch_module_is_exported_first(case) -> None:
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
     with pytest.raises(OptionError, match="example_input"):
         harden(module, (inputs.numpy(), y))
+
+
+def test_a_frozen_part_of_a_module_in_training_stays_frozen() -> None:
+    frozen = torch.nn.BatchNorm1d(16).eval()
+    module = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 16), frozen, torch.nn.ReLU(), torch.nn.Linear(16, 4)
+    )
+    module[0].train()
+    assert module.training and not frozen.training
+    export_module(module, torch.zeros(2, 1, 8, 8))
+    assert [part.training for part in module] == [True, True, False, True, True]
+    assert module.training
+    with pytest.raises(ModelError, match="cannot export"):
+        export_module(module, torch.zeros(2, 7))
+    assert [part.training for part in module] == [True, True, False, True, True]
 
 
 def test_a_failed_gate_is_told_and_files_can_still_be_written(
@@ -293,11 +323,49 @@ def test_wrong_preprocessing_and_label_order_are_told(case) -> None:
         ({"granularity": "pixel"}, "granularity"),
         ({"method": "magic"}, "mmac"),
         ({"device": "tpu"}, "device"),
+        ({"device": "cpu:7"}, "'cpu:7' is not supported; use auto, cpu, cuda or cuda:N"),
+        ({"device": 3}, "device is 3"),
+        ({"method": 3}, "no method 3"),
+        ({"seed": -1}, "seed is -1, expected 0 to 9223372036854775807"),
+        ({"seed": 2**63}, "seed is 9223372036854775808, expected 0 to"),
+        ({"seed": 0.5}, "seed is 0.5, expected an integer"),
+        ({"seed": True}, "seed is True, expected an integer"),
+        ({"epochs": 2.5}, "epochs is 2.5, expected an integer, 1 or more"),
+        ({"epochs": 0}, "epochs is 0, expected 1 or more"),
+        ({"batch_size": "8"}, "batch_size is '8', expected an integer"),
+        ({"threads": "2"}, "threads is '2', expected an integer"),
+        ({"provider": 3}, "provider is 3, expected text"),
+        ({"input_name": b"x"}, "input_name is b'x', expected text"),
+        ({"logits_name": 1}, "logits_name is 1, expected text"),
+        ({"progress": 3}, "progress is 3, expected a function"),
+        ({"preprocessing": {"scale": 1}}, "preprocessing is"),
+        ({"detector": "no"}, "detector is 'no', expected True or False"),
+        ({"false_positive_rate": "1%"}, "false_positive_rate is '1%', expected a fraction"),
+        ({"max_accuracy_drop": float("nan")}, "max_accuracy_drop is nan, expected a fraction"),
+        ({"min_accuracy": 80}, "min_accuracy is 80, expected a fraction from 0 to 1"),
     ],
 )
 def test_bad_options_are_refused_by_name(case, changes, text: str) -> None:
     with pytest.raises(OptionError, match=text):
         harden(case.model, case.npz, **changes)
+
+
+def test_wrong_types_are_told_before_anything_is_read() -> None:
+    with pytest.raises(OptionError, match="epochs"):
+        harden("nowhere.onnx", "nowhere.npz", epochs=2.5)
+
+
+def test_the_largest_seed_and_numbers_of_numpy_are_taken(case) -> None:
+    made = harden(
+        case.model,
+        case.npz,
+        seed=np.uint64(2**63 - 1),
+        epochs=np.int32(1),
+        max_accuracy_drop=np.float32(0.5),
+        threads=1,
+    )
+    assert json.loads(json.dumps(made.report))["method"]["settings"]["epochs"] == 1
+    assert read_provenance(made.hardened)["seed"] == str(2**63 - 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
