@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--method", default="mmac-universal")
-    parser.add_argument("--jobs", type=int, default=2, help="seeds that run at the same time")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds that run at the same time")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/demo_seeds.md")
     options = parser.parse_args()
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run(seed: int, method: str) -> dict:
-    """The demo with one seed, on one thread, so that others may run beside it."""
+    """The demo with one seed."""
     folder = ROOT / "build" / f"demo-{method}-{seed}"
     command = [sys.executable, str(ROOT / "examples/demo/run.py"), "--output", str(folder)]
     command += ["--seed", str(seed), "--method", method, "--force", "--no-figure"]

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("build/demo"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--method", default="mmac-universal")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--force", action="store_true", help="replace what an earlier run wrote")
     parser.add_argument("--no-figure", action="store_true")
     options = parser.parse_args()

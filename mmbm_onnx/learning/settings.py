@@ -76,7 +76,7 @@ class Settings:
     renewal_steps: int = 10
     attack_bounded: bool = True
     sizes: tuple[float, ...] = (0.05, 0.1, 0.2)
-    samples_per_pattern: int = 8
+    samples_per_pattern: int = 4
     inputs_per_class: int = 10
     input_steps: int = 100
     input_rate: float = 0.02
