@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 2
 demo: $(STAMP)
 	$(BIN)/python examples/demo/run.py --output build/demo --force
 
-# The demo for five seeds; half an hour.
+# The demo for five seeds; about ten minutes.
 seeds: $(STAMP)
 	$(BIN)/python benchmarks/demo_seeds.py
 
