@@ -17,8 +17,8 @@ from .options import (
     logging_options,
     model_options,
     preprocessing_options,
-    read_preprocessing,
     runtime_options,
+    take_preprocessing,
 )
 from .output import emit, warn
 from .progress import ProgressBar
@@ -120,15 +120,6 @@ def harden(
     style: str,
     quiet: bool,
     force: bool,
-    preprocess: Path | None,
-    scale: float | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    resize: int | tuple[int, int] | None,
-    crop: tuple[int, int] | None,
-    resample: str | None,
-    channel_order: str | None,
-    layout: str | None,
     **options: Any,
 ) -> int:
     """Learn activation bounds for MODEL on clean samples and write them into its graph.
@@ -143,23 +134,13 @@ def harden(
     outputs = _outputs(model, output, detector_output, report_path)
     if no_detector:
         del outputs["detector_output"]
-    _check(outputs, model, clean, preprocess, force)
+    _check(outputs, model, clean, options["preprocess"], force)
 
     import mmbm_onnx
     from mmbm_onnx.report.json_report import to_json
     from mmbm_onnx.report.tables import harden_summary
 
-    preprocessing = read_preprocessing(
-        preprocess,
-        scale=scale,
-        mean=mean,
-        std=std,
-        resize=resize,
-        crop=crop,
-        resample=resample,
-        channel_order=channel_order,
-        layout=layout,
-    )
+    preprocessing = take_preprocessing(options)
     with ProgressBar(quiet=quiet) as progress:
         result = mmbm_onnx.harden(
             model,

@@ -28,6 +28,17 @@ Decorator = Callable[[Command], Command]
 
 INPUT = click.Path(exists=True, path_type=Path)
 OUTPUT = click.Path(path_type=Path)
+# Options that are named as the fields of ``Preprocessing`` they set.
+_PREPROCESSING_FIELDS = (
+    "scale",
+    "mean",
+    "std",
+    "resize",
+    "crop",
+    "resample",
+    "channel_order",
+    "layout",
+)
 
 
 class Fraction(Type):
@@ -215,19 +226,20 @@ def logging_options(command: Command) -> Command:
     return _all(options, command)
 
 
-def read_preprocessing(preprocess: Path | None, **changes: Any) -> Preprocessing | None:
+def take_preprocessing(options: dict[str, Any]) -> Preprocessing | None:
     """The preprocessing that the options ask for: the file's, with options in place of its fields.
 
     Args:
-        preprocess: The file, or None.
-        changes: Fields of ``Preprocessing``, None for those that were not given.
+        options: A command's; those of ``preprocessing_options`` are taken out.
 
     Returns:
         None when nothing was asked for.
     """
     from mmbm_onnx.data import Preprocessing
 
-    given = {name: value for name, value in changes.items() if value is not None}
+    preprocess = options.pop("preprocess")
+    taken = {name: options.pop(name) for name in _PREPROCESSING_FIELDS}
+    given = {name: value for name, value in taken.items() if value is not None}
     if preprocess is None and not given:
         return None
     base = Preprocessing() if preprocess is None else Preprocessing.from_file(preprocess)

@@ -17,8 +17,8 @@ from .options import (
     logging_options,
     model_options,
     preprocessing_options,
-    read_preprocessing,
     runtime_options,
+    take_preprocessing,
 )
 from .output import emit, warn
 
@@ -62,15 +62,6 @@ def verify(
     clean: Path,
     style: str,
     quiet: bool,
-    preprocess: Path | None,
-    scale: float | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    resize: int | tuple[int, int] | None,
-    crop: tuple[int, int] | None,
-    resample: str | None,
-    channel_order: str | None,
-    layout: str | None,
     **options: Any,
 ) -> int:
     """Run ORIGINAL and HARDENED in ONNX Runtime and check that HARDENED can take its place.
@@ -80,17 +71,7 @@ def verify(
     import mmbm_onnx
     from mmbm_onnx.report.tables import verify_summary
 
-    preprocessing = read_preprocessing(
-        preprocess,
-        scale=scale,
-        mean=mean,
-        std=std,
-        resize=resize,
-        crop=crop,
-        resample=resample,
-        channel_order=channel_order,
-        layout=layout,
-    )
+    preprocessing = take_preprocessing(options)
     result = mmbm_onnx.verify(original, hardened, clean, preprocessing=preprocessing, **options)
     if not quiet:
         for line in result.warnings:

@@ -129,7 +129,6 @@ _METHODS = {
     ),
 }
 METHODS = tuple(_METHODS)
-DEFAULT_METHOD = "mmac-universal"
 
 
 def settings_for(method: str, **changes: Any) -> Settings:

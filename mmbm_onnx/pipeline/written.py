@@ -108,7 +108,13 @@ def write_graphs(
     check_written(hardened)
     check_signature(proto, hardened)
     bounded = run.logits(hardened, calibration.x)
-    _check_against_torch(classifier, learned, calibration, bounded, size)
+    tensors = {
+        name: torch.from_numpy(np.array(bound)).to(classifier.device)
+        for name, bound in learned.bounds.items()
+    }
+    x = torch.from_numpy(calibration.x).to(classifier.device, classifier.dtype)
+    half = calibration.x.dtype.itemsize == 2
+    _check_against_torch(classifier, tensors, x, bounded, size, half=half)
 
     answers = {"original": run.answers(proto, calibration.x)}
     answers["hardened"] = run.answers(hardened, calibration.x)
@@ -127,11 +133,6 @@ def write_graphs(
             run, proto, interface, sites, learned, null, stamps, (fit.x, calibration.x)
         )
         answers["detector"] = run.verdicts(detector, calibration.x)
-    tensors = {
-        name: torch.from_numpy(np.array(bound)).to(classifier.device)
-        for name, bound in learned.bounds.items()
-    }
-    x = torch.from_numpy(calibration.x).to(classifier.device, classifier.dtype)
     found = activation_statistics(classifier, x, sites, "tensor", run.batch_size)
     return Written(
         hardened=hardened,
@@ -192,21 +193,17 @@ class _Runner:
 
 def _check_against_torch(
     classifier: Classifier,
-    learned: Learned,
-    samples: Samples,
+    bounds: Mapping[str, torch.Tensor],
+    x: torch.Tensor,
     bounded: npt.NDArray[np.float32],
     batch_size: int,
+    *,
+    half: bool,
 ) -> None:
-    bounds = {
-        name: torch.from_numpy(np.array(bound)).to(classifier.device)
-        for name, bound in learned.bounds.items()
-    }
-    x = torch.from_numpy(samples.x).to(classifier.device, classifier.dtype)
     with torch.no_grad():
         expected = torch.cat(
             [classifier.logits(part, bounds) for part in torch.split(x, batch_size)]
         )
-    half = samples.x.dtype.itemsize == 2
     found = worst_difference(expected.cpu().float().numpy(), bounded).relative
     if not found <= (_HALF_TOLERANCE if half else _TOLERANCE):
         raise RewriteError(
