@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,11 @@ from mmbm_onnx.learning.settings import Settings
 from mmbm_onnx.learning.statistics import activation_statistics
 from mmbm_onnx.learning.universal import UniversalAttackers
 from mmbm_onnx.types import Bounds, Granularity, IntArray, Progress, Samples, Site
+
+_ROOM = 0.02  # of accuracy above its target, for a full step of the weight
+_FASTEST_BACK = -3.0  # steps of the weight in one
+_TIGHTER = 0.95  # the steps in which a common factor is sought
+_TIGHTENINGS = 20  # to a factor of 0.36
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,8 @@ def learn_bounds(
     Minimises ``fidelity(bounds) + weight * penalty(bounds)`` over the bounds alone. Fidelity is
     the mean squared difference of bounded and original logits on clean samples; the penalty is
     the mean margin that attacking inputs reach in the bounded network (MMAC, arXiv 2308.04617) or
-    the norm of the bounds (MM-BM, arXiv 2205.06900). The weight is adapted so that accuracy on
-    the fit part holds. On the CPU equal arguments give equal bits.
+    the norm of the bounds (MM-BM, arXiv 2205.06900). The weight is adapted so that fidelity and
+    accuracy on the fit part end near their targets. On the CPU equal arguments give equal bits.
 
     Args:
         classifier: The network; not changed.
@@ -148,32 +154,60 @@ class _Loop:
         settings = self.settings
         weight = settings.weight
         history = []
-        best: tuple[float, list[Tensor]] | None = None
+        kept: list[Tensor] | None = None
         for epoch in range(settings.epochs):
+            self._set_rate(epoch)
             self._renew(epoch)
             entry = self._epoch(weight)
             entry["weight"] = weight
-            if settings.keep == "best":
-                entry["accuracy"] = self._accuracy()  # of the bounds that may be kept
+            if settings.keep == "held":
+                entry["accuracy"] = self._measure()[0]  # of the bounds that may be kept
             history.append(entry)
             if not np.isfinite(entry["loss"]):
                 raise DataError("learning diverged (the loss is not finite); check the clean set")
-            holds = entry["accuracy"] >= settings.accuracy
             adapting = epoch > settings.weight_after
             last = epoch == settings.epochs - 1
-            if holds and (adapting or last) and (best is None or entry["penalty"] < best[0]):
-                best = entry["penalty"], self.parameters.snapshot()
+            if entry["accuracy"] >= settings.accuracy and (adapting or last):
+                kept = self.parameters.snapshot()
             if adapting and epoch % settings.weight_every == 0:
-                factor = settings.weight_factor
-                weight = weight * factor if holds else weight / factor
+                weight *= settings.weight_factor ** self._room(entry)
             self.latest = entry
-        if settings.keep == "best" and best is not None:
-            self.parameters.restore(best[1])
-        self._warn(history, found=best is not None)
+        if settings.keep == "held" and kept is not None:
+            self.parameters.restore(kept)
+        self._warn(history, found=kept is not None)
+        if settings.tightened_fidelity is not None:
+            self._tighten(settings.tightened_fidelity)
         return history
 
+    def _set_rate(self, epoch: int) -> None:
+        final = self.settings.final_rate
+        share = final + (1 - final) * (1 + math.cos(math.pi * epoch / self.settings.epochs)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * self.settings.learning_rate
+
+    def _room(self, entry: Mapping[str, float]) -> float:
+        """Which way the weight moves and how far: from 1, there is room for more, to -3."""
+        settings = self.settings
+        if settings.fidelity is None:
+            return 1.0 if entry["accuracy"] >= settings.accuracy else -1.0
+        room = min(
+            2 * (1 - entry["fidelity"] / settings.fidelity),
+            (entry["accuracy"] - settings.accuracy) / _ROOM,
+        )
+        return max(_FASTEST_BACK, min(1.0, room))
+
+    def _tighten(self, fidelity: float) -> None:
+        """Multiply all bounds by the smallest common factor that clean samples bear."""
+        for _ in range(_TIGHTENINGS):
+            before = self.parameters.snapshot()
+            self.parameters.multiply(_TIGHTER)
+            accuracy, reached = self._measure()
+            if accuracy < self.settings.tightened_accuracy or reached > fidelity:
+                self.parameters.restore(before)
+                return
+
     def _warn(self, history: list[dict[str, float]], *, found: bool) -> None:
-        if self.settings.keep == "best" and not found:
+        if self.settings.keep == "held" and not found:
             self.warnings.append(
                 f"no epoch kept {self.settings.accuracy:.0%} of the decisions on the fit part "
                 f"(the last one {history[-1]['accuracy']:.1%}); try more epochs or clean samples"
@@ -226,14 +260,16 @@ class _Loop:
             self.progress(Progress("learn", self.steps, total, self.latest))
 
     @torch.no_grad()
-    def _accuracy(self) -> float:
-        """Share of the fit part that the bounded network decides as the original does."""
+    def _measure(self) -> tuple[float, float]:
+        """Of the bounded network on the whole fit part: share of decisions that are the
+        original's, and fidelity."""
         bounds = self.parameters.bounds()
-        right = 0
+        right, squares = 0, 0.0
         for index in torch.split(torch.arange(len(self.x)), 2 * self.settings.batch_size):
-            decided = self.classifier.logits(self.x[index], bounds).argmax(1)
-            right += int((decided == self.decisions[index]).sum())
-        return right / len(self.x)
+            logits = self.classifier.logits(self.x[index], bounds)
+            right += int((logits.argmax(1) == self.decisions[index]).sum())
+            squares += float((logits - self.reference[index]).square().sum())
+        return right / len(self.x), squares / self.reference.numel() / self.logit_unit
 
     def _losses(self, batch: Tensor) -> tuple[Tensor, Tensor, int]:
         """Fidelity, penalty, and how many of the batch are decided as the original decides."""
@@ -249,7 +285,11 @@ class _Loop:
         if self.attackers is None:
             return fidelity, self._norm(bounds), right
         reached = margins(attacked, targets)
-        penalty = reached.mean() / self.margin_unit if self.settings.relative else reached.sum()
+        if self.settings.relative:
+            reached = reached / self.margin_unit
+        if self.settings.floor is not None:
+            reached = reached.clamp_min(self.settings.floor)
+        penalty = reached.mean() if self.settings.relative else reached.sum()
         return fidelity, penalty, right
 
     def _norm(self, bounds: dict[str, Tensor]) -> Tensor:

@@ -64,6 +64,16 @@ class BoundParameters:
             else:
                 value.clamp_(min=_POSITIVE)
 
+    @torch.no_grad()
+    def multiply(self, factor: float) -> None:
+        """Multiply all bounds, as far as their range allows."""
+        for value in self.trained:
+            if self._logarithmic:
+                value.add_(math.log(factor))
+            else:
+                value.mul_(factor)
+        self.project()
+
     def snapshot(self) -> list[Tensor]:
         """What ``restore`` takes to come back to this point."""
         return [value.detach().clone() for value in self.trained]

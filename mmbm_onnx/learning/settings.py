@@ -12,7 +12,7 @@ Start = Literal["low", "maximum", "constant"]
 Scale = Literal["logarithmic", "linear"]
 Penalty = Literal["margin", "norm"]
 AttackerKind = Literal["universal", "noise"]
-Keep = Literal["last", "best"]
+Keep = Literal["last", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Settings:
         scale: What the optimiser steps on: the logarithm of each bound's ratio to its start, or
             the bound itself.
         learning_rate: Adam's, in the unit of ``scale``.
+        final_rate: Share of it that steps sink to by the end, along half a cosine.
         epochs: Passes over the fit part.
         batch_size: Clean samples per step; as many max-margin inputs join them.
         penalty: What is made small beside fidelity: the margin that attacking inputs reach in the
@@ -36,11 +37,20 @@ class Settings:
             class and size, or max-margin inputs that climbed from ``"noise"``.
         relative: Whether fidelity is measured in the variance of the original logits, the margin
             in the mean clean margin and norms in those of the start, or all absolutely.
+        floor: A margin at or below it pulls no further, so that all pull comes from attacks that
+            get somewhere; in the unit that ``relative`` says. None for no floor.
         weight: Weight of the penalty at the start.
-        weight_factor: The weight is multiplied by it while accuracy holds, divided when not.
+        weight_factor: The weight is multiplied by it while there is room for more, divided when
+            not.
         weight_every: Epochs between such changes.
         weight_after: Epoch after which they begin.
         accuracy: Share of the fit part that the bounded network must keep right.
+        fidelity: What fidelity is to end at. Then the weight moves by less where little room is
+            left in it or in ``accuracy``, and faster back where they are missed. None: full steps,
+            on accuracy alone, as published.
+        tightened_fidelity: Once learned, all bounds are multiplied by the smallest common factor
+            that leaves fidelity at most here and ``tightened_accuracy``. None: as learned.
+        tightened_accuracy: See ``tightened_fidelity``.
         renewed_every: Epochs after which attackers are renewed; 0 for never.
         renewal_steps: Gradient steps of a renewal against the bounded network.
         attack_bounded: Whether a renewal moves them on against the bounded network as it is by
@@ -52,9 +62,8 @@ class Settings:
         input_steps: Gradient steps that make one.
         input_rate: Size of a step: Adam's learning rate as a share of the input range when
             ``relative``, plain gradient descent's otherwise.
-        keep: Which bounds are the result: the ``"last"`` epoch's, or the ``"best"``: those of the
-            lowest penalty, as it was while the epoch ran, among the epochs at whose end
-            ``accuracy`` held, once the weight adapts.
+        keep: Which bounds are the result: the ``"last"`` epoch's, or those of the last epoch at
+            whose end ``accuracy`` ``"held"``, once the weight adapts.
     """
 
     method: str
@@ -62,16 +71,21 @@ class Settings:
     start_value: float = 1.0
     scale: Scale = "logarithmic"
     learning_rate: float = 0.05
+    final_rate: float = 0.1
     epochs: int = 100
     batch_size: int = 100
     penalty: Penalty = "margin"
     attackers: AttackerKind = "universal"
     relative: bool = True
-    weight: float = 0.1
+    floor: float | None = -0.3
+    weight: float = 1.0
     weight_factor: float = 1.2
     weight_every: int = 1
-    weight_after: int = 10
+    weight_after: int = 5
     accuracy: float = 0.97
+    fidelity: float | None = 0.08
+    tightened_fidelity: float | None = 0.12
+    tightened_accuracy: float = 0.98
     renewed_every: int = 5
     renewal_steps: int = 10
     attack_bounded: bool = True
@@ -80,7 +94,7 @@ class Settings:
     inputs_per_class: int = 10
     input_steps: int = 100
     input_rate: float = 0.02
-    keep: Keep = "best"
+    keep: Keep = "held"
 
     def for_inputs(self, values: int) -> Settings:
         """The same with a batch size lowered for large inputs, so that a step fits in memory.
@@ -114,7 +128,11 @@ _METHODS = {
         learning_rate=0.1,
         epochs=300,
         batch_size=200,
+        final_rate=1.0,
         relative=False,
+        floor=None,
+        fidelity=None,
+        tightened_fidelity=None,
         weight=0.002,
         weight_every=10,
         weight_after=30,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmbm_onnx.errors import DataError, OptionError
-from mmbm_onnx.learning.fit import learn_bounds
+from mmbm_onnx.learning.fit import _Loop, learn_bounds
 from mmbm_onnx.learning.margin import margins, max_margin_inputs
 from mmbm_onnx.learning.settings import METHODS, settings_for
 from mmbm_onnx.types import Progress, Samples
@@ -75,16 +75,17 @@ def test_fidelity_lifts_bounds_that_start_too_low(planted, sites, clean) -> None
 def test_weight_rises_while_accuracy_holds_and_falls_when_not(
     planted, sites, clean, accuracy: float, rises: bool
 ) -> None:
-    settings = quick("mmac", accuracy=accuracy, weight_after=2, epochs=8)
+    settings = quick("mmac", accuracy=accuracy, fidelity=None, weight_after=2, epochs=8)
     weights = [entry["weight"] for entry in learn_bounds(planted, clean, sites, settings).history]
-    assert weights[:4] == [0.1] * 4
+    assert weights[:4] == [settings.weight] * 4
     steps = np.diff(weights[4:])
     assert (steps > 0).all() if rises else (steps < 0).all()
 
 
 def test_mmbm_makes_bounds_smaller_than_their_start(planted, sites, clean) -> None:
-    small = learn_bounds(planted, clean, sites, quick("mmbm", epochs=30))
-    start = learn_bounds(planted, clean, sites, quick("mmbm", epochs=1, learning_rate=1e-9))
+    settings = quick("mmbm", epochs=30, tightened_fidelity=None)
+    small = learn_bounds(planted, clean, sites, settings)
+    start = learn_bounds(planted, clean, sites, replace(settings, epochs=1, learning_rate=1e-9))
     assert np.linalg.norm(small.bounds["active"]) < 0.9 * np.linalg.norm(start.bounds["active"])
 
 
@@ -167,19 +168,102 @@ def test_large_inputs_lower_the_batch_size_small_ones_do_not() -> None:
     assert settings.for_inputs(10**9).batch_size == 8
 
 
-def test_the_epoch_of_least_penalty_among_those_that_held_accuracy_is_kept(
-    planted, sites, clean
+def test_the_last_epoch_that_held_accuracy_is_kept(planted, sites, clean, monkeypatch) -> None:
+    steady = quick("mmac-universal", weight_factor=1.0, final_rate=1.0, tightened_fidelity=None)
+    until = learn_bounds(planted, clean, sites, replace(steady, epochs=13, keep="last"))
+
+    accuracies = [1.0] * 13 + [0.5] * 5  # held for thirteen epochs, then lost
+    measured = iter(accuracies)
+    monkeypatch.setattr(_Loop, "_measure", lambda self: (next(measured), 0.0))
+    whole = learn_bounds(planted, clean, sites, replace(steady, epochs=18))
+    assert [entry["accuracy"] for entry in whole.history] == accuracies
+    np.testing.assert_array_equal(whole.bounds["active"], until.bounds["active"])
+
+    measured = iter(accuracies)
+    last = learn_bounds(planted, clean, sites, replace(steady, epochs=18, keep="last"))
+    assert not np.array_equal(last.bounds["active"], until.bounds["active"])
+
+
+def test_common_factor_tightens_as_far_as_clean_samples_bear(planted, sites, clean) -> None:
+    loose = quick("mmac-universal", tightened_fidelity=None)
+    tight = replace(loose, tightened_fidelity=0.2, tightened_accuracy=0.9)
+    before = learn_bounds(planted, clean, sites, loose).bounds["active"]
+    after = learn_bounds(planted, clean, sites, tight)
+    factors = after.bounds["active"] / before
+    assert factors.max() < 0.96
+    np.testing.assert_allclose(factors[factors > 0.01], factors.max(), rtol=1e-3)
+    x = torch.from_numpy(clean.x)
+    reference = planted.logits(x)
+    decisions = reference.argmax(1)
+
+    def measured(factor: float) -> tuple[float, float]:
+        bounds = {n: factor * b for n, b in bounds_of(after).items()}
+        logits = planted.logits(x, bounds)
+        error = float((logits - reference).square().mean() / reference.var())
+        return float((logits.argmax(1) == decisions).float().mean()), error
+
+    accuracy, fidelity = measured(1.0)
+    assert accuracy >= 0.9 and fidelity <= 0.2001
+    accuracy, fidelity = measured(0.95)
+    assert accuracy < 0.9 or fidelity > 0.1999
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "accuracy", "expected"),
+    [(1e9, 0.9, 1.0), (1e9, 0.99, 0.5), (1e9, 1.01, -0.5), (1e9, 1.5, -3.0), (1e-9, 0.9, -3.0)],
+)
+def test_weight_moves_by_the_room_left(
+    planted, sites, clean, monkeypatch, fidelity: float, accuracy: float, expected: float
 ) -> None:
-    settings = quick("mmac-universal", weight_after=2, epochs=30)
-    whole = learn_bounds(planted, clean, sites, settings)
-    held = [
-        (entry["penalty"], epoch)
-        for epoch, entry in enumerate(whole.history)
-        if epoch > settings.weight_after and entry["accuracy"] >= settings.accuracy
-    ]
-    _, best = min(held)
-    assert best < settings.epochs - 1, "the last epoch is the best: this tests nothing"
-    until_best = learn_bounds(
-        planted, clean, sites, replace(settings, epochs=best + 1, keep="last")
+    measure = _Loop._measure
+    monkeypatch.setattr(_Loop, "_measure", lambda self: (1.0, measure(self)[1]))
+    settings = quick(
+        "mmac-universal", fidelity=fidelity, accuracy=accuracy, weight_after=2, epochs=8
     )
-    np.testing.assert_array_equal(whole.bounds["active"], until_best.bounds["active"])
+    history = learn_bounds(planted, clean, sites, settings).history
+    weights = np.array([entry["weight"] for entry in history])
+    np.testing.assert_array_equal(weights[:4], settings.weight)
+    np.testing.assert_allclose(np.diff(np.log(weights[3:])) / np.log(1.2), expected)
+
+
+def test_weight_follows_fidelity_to_its_target(planted, sites, clean, monkeypatch) -> None:
+    scripted = iter([0.1, 0.1, 0.1, 0.02, 0.06, 0.08, 0.1, 0.12, 0.3, 0.1])
+    epoch = _Loop._epoch
+    monkeypatch.setattr(
+        _Loop, "_epoch", lambda self, weight: {**epoch(self, weight), "fidelity": next(scripted)}
+    )
+    settings = quick("mmac-universal", fidelity=0.1, weight_after=2, epochs=10)
+    history = learn_bounds(planted, clean, sites, settings).history
+    steps = np.diff(np.log([entry["weight"] for entry in history])) / np.log(1.2)
+    expected = [0, 0, 0, 1, 0.8, 0.4, 0, -0.4, -3]
+    np.testing.assert_allclose(steps, expected, atol=1e-9)
+
+
+def test_step_size_sinks_along_half_a_cosine(planted, sites, clean, monkeypatch) -> None:
+    rates = []
+    epoch = _Loop._epoch
+
+    def recorded(self, weight):
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        return epoch(self, weight)
+
+    monkeypatch.setattr(_Loop, "_epoch", recorded)
+    settings = quick("mmac-universal", epochs=10, learning_rate=0.1, final_rate=0.2)
+    learn_bounds(planted, clean, sites, settings)
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[5] == pytest.approx(0.06)  # half way
+    assert (np.diff(rates) < 0).all()
+    assert 0.02 < rates[-1] < 0.023
+
+
+def test_margins_below_the_floor_do_not_pull(planted, sites, clean) -> None:
+    settings = quick("mmac-universal", weight_factor=1.0, tightened_fidelity=None, keep="last")
+
+    def learned(**changes: object) -> np.ndarray:
+        return learn_bounds(planted, clean, sites, replace(settings, **changes)).bounds["active"]
+
+    free = learned(weight=0.0)
+    np.testing.assert_array_equal(learned(floor=1e6), free)
+    np.testing.assert_array_equal(learned(floor=-1e6), learned(floor=None))
+    assert not np.array_equal(learned(floor=-0.3), free)
+    assert not np.array_equal(learned(floor=-0.3), learned(floor=None))
