@@ -111,20 +111,6 @@ class Classifier:
             )
         return logits if taps is None else (logits, {name: values[name] for name in taps})
 
-    def site_shapes(self, x: Tensor) -> dict[str, tuple[int, ...]]:
-        """The shape of every site's tensor, for one sample (or one fixed batch) taken from ``x``.
-
-        Args:
-            x: ``(n, *input shape without batch)``, n > 0.
-
-        Raises:
-            ModelError: A node fails, or a site lies in a branch that was not taken.
-        """
-        group = x[: self.interface.batch or 1]
-        with torch.no_grad():
-            _, values = self.logits(group, taps=list(self.sites))
-        return {name: tuple(value.shape) for name, value in values.items()}
-
     def _runner(
         self, bounds: Mapping[str, Tensor], names: list[str]
     ) -> Callable[[Tensor], tuple[Tensor, ...]]:

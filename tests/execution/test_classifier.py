@@ -189,13 +189,6 @@ def test_a_wrong_batched_result_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     assert net.batches_groups is False
 
 
-@pytest.mark.parametrize("batch", [None, 1, 4])
-def test_site_shapes(batch: int | None) -> None:
-    shapes = classifier(batch).site_shapes(samples())
-    group = batch or 1
-    assert shapes == {"first": (group, CHANNELS, 6, 6), "second": (group, CHANNELS, 4, 4)}
-
-
 def test_channels_may_be_on_the_last_axis() -> None:
     model = onnx.parser.parse_model(
         """
