@@ -37,21 +37,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--method", default="mmac-universal")
     parser.add_argument("--jobs", type=int, default=1, help="seeds that run at the same time")
+    parser.add_argument("--threads", type=int, default=2, help="of each; other bits, same method")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/demo_seeds.md")
     options = parser.parse_args()
     with ThreadPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(lambda seed: run(seed, options.method), options.seeds))
+        rows = list(
+            pool.map(lambda seed: run(seed, options.method, options.threads), options.seeds)
+        )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
     options.output.write_text(table(rows))
     print(table(rows))
 
 
-def run(seed: int, method: str) -> dict:
+def run(seed: int, method: str, threads: int) -> dict:
     """The demo with one seed."""
-    folder = ROOT / "build" / f"demo-{method}-{seed}"
+    folder = ROOT / "build" / f"demo-{method}-{threads}-{seed}"
     command = [sys.executable, str(ROOT / "examples/demo/run.py"), "--output", str(folder)]
     command += ["--seed", str(seed), "--method", method, "--force", "--no-figure"]
+    command += ["--threads", str(threads)]
     started = time.perf_counter()
     # 1: a gate failed; the graphs are written and are measured like any other.
     code = subprocess.run(command, check=False).returncode
