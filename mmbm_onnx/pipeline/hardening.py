@@ -123,7 +123,9 @@ class Pipeline:
                 execution=Execution(
                     str(self.device), self.provider, prepared.providers, self.threads
                 ),
-                parity=Parity(parity.max_relative_difference, parity.tolerance),
+                parity=Parity(
+                    parity.max_relative_difference, written.torch_difference, parity.tolerance
+                ),
                 seed=self.seed,
                 seconds=clock.seconds,
                 gates=gates,

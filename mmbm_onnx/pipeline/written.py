@@ -53,6 +53,8 @@ class Written:
         answers: Role to answers in ONNX Runtime.
         clean_max: Largest activation of each site on the calibration part.
         share_above: Share of each site's activations above their bound there.
+        torch_difference: Worst difference of the hardened graph's logits from torch with the same
+            bounds there, over the largest logit.
         warnings: One line each.
     """
 
@@ -63,6 +65,7 @@ class Written:
     answers: Mapping[str, Predictions]
     clean_max: Mapping[str, float]
     share_above: Mapping[str, float]
+    torch_difference: float
     warnings: list[str] = field(default_factory=list)
 
 
@@ -114,7 +117,7 @@ def write_graphs(
     }
     x = torch.from_numpy(calibration.x).to(classifier.device, classifier.dtype)
     half = calibration.x.dtype.itemsize == 2
-    _check_against_torch(classifier, tensors, x, bounded, size, half=half)
+    difference = _check_against_torch(classifier, tensors, x, bounded, size, half=half)
 
     answers = {"original": run.answers(proto, calibration.x)}
     answers["hardened"] = run.answers(hardened, calibration.x)
@@ -142,6 +145,7 @@ def write_graphs(
         answers=answers,
         clean_max={name: float(value.maximum) for name, value in found.items()},
         share_above=share_above(classifier, x, sites, tensors, run.batch_size),
+        torch_difference=difference,
         warnings=warnings,
     )
 
@@ -199,7 +203,7 @@ def _check_against_torch(
     batch_size: int,
     *,
     half: bool,
-) -> None:
+) -> float:
     with torch.no_grad():
         expected = torch.cat(
             [classifier.logits(part, bounds) for part in torch.split(x, batch_size)]
@@ -210,6 +214,7 @@ def _check_against_torch(
             f"the hardened graph differs from torch with the same bounds by {found:.1e} of the "
             "largest logit; nothing is written"
         )
+    return found
 
 
 def _write_detector(

@@ -116,14 +116,18 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """Agreement of the torch execution with ONNX Runtime before learning.
+    """Agreement of the torch execution with ONNX Runtime, in logits.
 
     Attributes:
-        max_relative_difference: Worst difference over the largest logit.
+        max_relative_difference: Of the original before learning: worst difference over the
+            largest logit.
+        hardened_max_relative_difference: Of the hardened graph on the calibration split, from
+            torch with the same bounds.
         tolerance: What is allowed.
     """
 
     max_relative_difference: float
+    hardened_max_relative_difference: float
     tolerance: float
 
 

@@ -114,6 +114,7 @@ def test_report_says_what_was_measured(case, result) -> None:
     assert report["figures"]["original"]["accuracy"] > 0.98
     assert report["detector"]["null"] == "conformal"
     assert report["parity"]["max_relative_difference"] <= report["parity"]["tolerance"] == 1e-4
+    assert 0 <= report["parity"]["hardened_max_relative_difference"] <= 1e-5
     assert set(report["seconds"]) == {"read", "parity", "learn", "write", "evaluate"}
     assert report["execution"]["providers"] == ["CPUExecutionProvider"]
 

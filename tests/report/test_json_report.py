@@ -63,7 +63,7 @@ def pieces() -> dict[str, Any]:
             for role, ratio in (("original", 1.0), ("hardened", 1.02), ("detector", 1.9))
         ],
         "execution": Execution("cpu", None, ("CPUExecutionProvider",)),
-        "parity": Parity(1e-7, 1e-4),
+        "parity": Parity(1e-7, 2e-7, 1e-4),
         "seed": 0,
         "seconds": {"learn": 1.5, "write": 0.5},
         "gates": [
