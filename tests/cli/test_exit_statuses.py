@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import toy_models
+from command_line import default_signals
 from onnx import numpy_helper
 
 import mmbm_onnx
@@ -150,7 +151,11 @@ main(["harden", {str(files / "original.onnx")!r}, "--clean-dir", {str(files / "c
 """
     before = sorted(files.iterdir())
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=default_signals,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

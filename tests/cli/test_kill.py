@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import WRITTEN, command, contents
+from command_line import WRITTEN, command, contents, default_signals
 from quadrants import Case
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -19,12 +19,6 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 BRIEF = ("--method", "mmbm", "--epochs", "1", "--threads", "1", "--device", "cpu")
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 MOMENTS = 4  # for each signal
-
-
-def default_signals() -> None:
-    """Runs in a child before its program: what whoever runs the tests ignores, it does not."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def start(folder: Path, case: Case) -> subprocess.Popen[str]:
