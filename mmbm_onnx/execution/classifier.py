@@ -85,7 +85,9 @@ class Classifier:
             x: ``(n, *input shape without batch)``, n > 0; moved to the device and ``dtype``.
             bounds: Site name to its upper bounds, ``(channels,)`` or ``()``, in the unit of the
                 activation; gradients flow to them. Sites left out are not bounded.
-            taps: Names of tensors to return as well, after their bounds.
+            taps: Names of tensors to return as well, after their bounds. Those in an If branch that
+                no sample takes are left out; where some groups of a fixed batch take it, only the
+                entries of their samples are there.
 
         Returns:
             Logits ``(n, classes)``; with ``taps`` also the tensors by name, their axis 0 running
@@ -102,24 +104,27 @@ class Classifier:
             raise DataError("no samples to run the model on")
         names = list(dict.fromkeys([self.interface.logits, *(taps or ())]))
         run = self._runner(bounds or {}, names)
-        values = self._grouped(run, x.to(self.device, self.dtype), names)
+        values = self._grouped(run, x.to(self.device, self.dtype))
         logits = values[self.interface.logits]
         if logits.shape != (len(x), self.interface.classes):
             raise ModelError(
                 f"logits {self.interface.logits!r} have shape {tuple(logits.shape)}, expected "
                 f"{(len(x), self.interface.classes)}; name another tensor as logits"
             )
-        return logits if taps is None else (logits, {name: values[name] for name in taps})
+        if taps is None:
+            return logits
+        return logits, {name: values[name] for name in taps if name in values}
 
     def _runner(
         self, bounds: Mapping[str, Tensor], names: list[str]
-    ) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    ) -> Callable[[Tensor], Results]:
         transforms = {name: self._bounding(name, bound) for name, bound in bounds.items()}
 
-        def run(batch: Tensor) -> tuple[Tensor, ...]:
+        optional = [name for name in names if name != self.interface.logits]
+
+        def run(batch: Tensor) -> Results:
             feeds = {self.interface.input: batch}
-            results = self.executor.run(feeds, names, transforms=transforms)
-            return tuple(results[name] for name in names)
+            return self.executor.run(feeds, names, transforms=transforms, optional=optional)
 
         return run
 
@@ -149,12 +154,10 @@ class Classifier:
 
         return apply
 
-    def _grouped(
-        self, run: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, names: list[str]
-    ) -> Results:
+    def _grouped(self, run: Callable[[Tensor], Results], x: Tensor) -> Results:
         size = self.interface.batch
         if size is None or len(x) == size:
-            return dict(zip(names, run(x), strict=True))
+            return run(x)
         missing = -len(x) % size
         padded = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
         groups = padded.reshape(-1, size, *x.shape[1:])
@@ -163,12 +166,8 @@ class Classifier:
         if len(groups) > 1 and self._mappable:
             values = torch.func.vmap(run)(groups)
         else:
-            parts = [run(group) for group in groups]
-            values = tuple(torch.stack(part) for part in zip(*parts, strict=True))
-        return {
-            name: _samples_first(value, size, len(x))
-            for name, value in zip(names, values, strict=True)
-        }
+            values = _stacked([run(group) for group in groups])
+        return {name: _samples_first(value, size, len(x)) for name, value in values.items()}
 
 
 def _samples_first(value: Tensor, size: int, samples: int) -> Tensor:
@@ -180,20 +179,29 @@ def _samples_first(value: Tensor, size: int, samples: int) -> Tensor:
     return joined[: samples * (entries // size)] if entries % size == 0 else joined
 
 
+def _stacked(parts: Sequence[Results]) -> Results:
+    """Each tensor of all groups that have it, one group after the other on a new first axis."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: torch.stack([part[name] for part in parts if name in part]) for name in names}
+
+
 @torch.no_grad()
-def _can_map(run: Callable[[Tensor], tuple[Tensor, ...]], groups: Tensor) -> bool:
+def _can_map(run: Callable[[Tensor], Results], groups: Tensor) -> bool:
     """Whether all groups at once give what each gives alone.
 
     Raises:
         ModelError: A group fails even alone.
     """
-    alone = [torch.stack(part) for part in zip(*(run(group) for group in groups), strict=True)]
+    alone = _stacked([run(group) for group in groups])
     try:
         together = torch.func.vmap(run)(groups)
     except (ModelError, RuntimeError):
         # An operator whose result has a shape or a branch that depends on the samples.
         return False
-    for ours, theirs in zip(together, alone, strict=True):
+    if together.keys() != alone.keys():
+        return False
+    for name, theirs in alone.items():
+        ours = together[name]
         if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             return False
         if not theirs.is_floating_point():

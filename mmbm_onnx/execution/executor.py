@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 import torch
@@ -53,6 +53,7 @@ class GraphExecutor:
         outputs: Sequence[str],
         *,
         transforms: Mapping[str, Transform] | None = None,
+        optional: Collection[str] = (),
     ) -> dict[str, torch.Tensor]:
         """Compute ``outputs`` from ``feeds``, running only the nodes between the two.
 
@@ -63,13 +64,14 @@ class GraphExecutor:
             transforms: Functions by tensor name, each applied to that tensor as soon as its value
                 is known (produced, fed or constant). Later nodes see the transformed value, and
                 it is what is returned. Those of tensors that are not needed are not called.
+            optional: Those of the outputs that may lie in an If branch that is not taken.
 
         Returns:
-            The outputs by name.
+            The outputs by name, without optional ones that were not computed.
 
         Raises:
             ModelError: A name is unknown, a needed tensor is neither produced nor fed, lies in an
-                If branch that was not taken, or a node failed.
+                If branch that was not taken and is not optional, or a node failed.
             UnsupportedOperatorError: A needed node cannot be executed; it is named.
         """
         transforms = {} if transforms is None else transforms
@@ -80,6 +82,7 @@ class GraphExecutor:
             name: promoted(value, self.promote_half).to(self.device)
             for name, value in feeds.items()
         }
-        request = Request(admitted, frozenset(outputs), transforms)
+        request = Request(admitted, frozenset(outputs), transforms, frozenset(optional))
         self._program.run(request)
-        return {name: request.collected[name] for name in outputs}
+        left_out = request.optional - request.collected.keys()
+        return {name: request.collected[name] for name in outputs if name not in left_out}

@@ -37,8 +37,8 @@ class Scope:
     values: dict[str, torch.Tensor]
     outer: Scope | None = None
 
-    def owner(self, name: str) -> Scope:
-        """The innermost scope that knows ``name``."""
+    def find(self, name: str) -> Scope | None:
+        """The innermost scope that knows ``name``, if there is one."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.values:
@@ -46,7 +46,16 @@ class Scope:
             if name in scope.program.constants and name not in scope.stale:
                 return scope
             scope = scope.outer
-        raise ModelError(f"tensor {name!r} has no value; the branch that computes it was not run")
+        return None
+
+    def owner(self, name: str) -> Scope:
+        """The innermost scope that knows ``name``."""
+        scope = self.find(name)
+        if scope is None:
+            raise ModelError(
+                f"tensor {name!r} has no value; the branch that computes it was not run"
+            )
+        return scope
 
     def value(self, name: str) -> torch.Tensor:
         """The tensor where it lies."""
@@ -70,6 +79,7 @@ class Request:
     fed: Mapping[str, torch.Tensor]
     outputs: frozenset[str]
     transforms: Mapping[str, Transform]
+    optional: frozenset[str] = frozenset()
     collected: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def transformed(self, name: str, value: torch.Tensor) -> torch.Tensor:
@@ -210,6 +220,8 @@ class Program:
             for name in drop:
                 scope.values.pop(name, None)
         for name in wanted:
+            if name in request.optional and scope.find(name) is None:
+                continue
             if name not in request.collected:
                 request.collected[name] = scope.value(name)
         return [scope.value(name) for name in results]

@@ -42,6 +42,9 @@ def activation_statistics(
         sites: Where to look.
         granularity: Per channel where a site has a channel axis, or per tensor.
         batch_size: Samples per forward pass.
+
+    Returns:
+        Site name to statistics, without sites in an If branch that no sample takes.
     """
     count: dict[str, float] = {}
     total: dict[str, Tensor] = {}
@@ -51,6 +54,8 @@ def activation_statistics(
     for batch in torch.split(x, batch_size):
         _, values = classifier.logits(batch, taps=names)
         for site in sites:
+            if site.tensor not in values:
+                continue
             value = _channels_first(values[site.tensor], site, granularity).double()
             new = (value.sum(1), value.square().sum(1), value.amax(1))
             if site.tensor in total:
@@ -63,6 +68,8 @@ def activation_statistics(
     found = {}
     for site in sites:
         name = site.tensor
+        if name not in count:
+            continue
         mean = total[name] / count[name]
         variance = (squares[name] / count[name] - mean.square()).clamp_min(0)
         parts = (mean, variance.sqrt(), highest[name])
@@ -73,6 +80,27 @@ def activation_statistics(
 
 
 @torch.no_grad()
+def reached_sites(
+    classifier: Classifier, x: Tensor, sites: Sequence[Site], batch_size: int
+) -> tuple[Site, ...]:
+    """The sites that some sample reaches; in an If branch that none takes, there is nothing to
+    learn a bound from.
+
+    Args:
+        classifier: The network.
+        x: Clean samples ``(n, ...)``.
+        sites: Where to look.
+        batch_size: Samples per forward pass.
+    """
+    inner = [site.tensor for site in sites if site.scope]
+    found = {site.tensor for site in sites if not site.scope}
+    if inner:
+        for batch in torch.split(x, batch_size):
+            found |= classifier.logits(batch, taps=inner)[1].keys()
+    return tuple(site for site in sites if site.tensor in found)
+
+
+@torch.no_grad()
 def share_above(
     classifier: Classifier,
     x: Tensor,
@@ -80,18 +108,21 @@ def share_above(
     bounds: Mapping[str, Tensor],
     batch_size: int,
 ) -> dict[str, float]:
-    """Share of each site's activations on clean samples that lie above their bound, in [0, 1]."""
+    """Share of each site's activations on clean samples that lie above their bound, in [0, 1];
+    0 where no sample takes the branch it lies in."""
     above = {site.tensor: 0.0 for site in sites}
     count = {site.tensor: 0.0 for site in sites}
     for batch in torch.split(x, batch_size):
         _, values = classifier.logits(batch, taps=list(above))
         for site in sites:
+            if site.tensor not in values:
+                continue
             bound = bounds[site.tensor]
             granularity: Granularity = "channel" if bound.ndim else "tensor"
             value = _channels_first(values[site.tensor], site, granularity)
             above[site.tensor] += float((value > bound.reshape(-1, 1)).sum())
             count[site.tensor] += value.numel()
-    return {name: above[name] / count[name] for name in above}
+    return {name: above[name] / max(count[name], 1.0) for name in above}
 
 
 def _channels_first(value: Tensor, site: Site, granularity: Granularity) -> Tensor:

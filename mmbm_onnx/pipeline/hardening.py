@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
 import torch
 
 from mmbm_onnx import __version__
+from mmbm_onnx.errors import NothingToHardenError
 from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.latency import Latency, measure_latency
@@ -17,6 +19,7 @@ from mmbm_onnx.execution.parity import check_parity
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.fit import learn_bounds
 from mmbm_onnx.learning.settings import Settings
+from mmbm_onnx.learning.statistics import reached_sites
 from mmbm_onnx.pipeline.clock import Clock
 from mmbm_onnx.pipeline.devices import torch_settings
 from mmbm_onnx.pipeline.preparation import Prepared
@@ -31,9 +34,10 @@ from mmbm_onnx.report.pieces import (
     Tool,
     summarize_site,
 )
-from mmbm_onnx.types import Granularity, Interface, Samples
+from mmbm_onnx.types import Granularity, Interface, Samples, Site, Uncovered
 
 _PARITY_SAMPLES = 8
+_UNREACHED = "lies in a branch that no clean sample takes"
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,14 @@ class Pipeline:
         """
         model, proto, interface = prepared.model, prepared.proto, prepared.interface
         fit, calibration = prepared.fit, prepared.calibration
-        sites = prepared.report.sites
         with torch_settings(self.threads):
             with clock.phase("parity"):
-                classifier = Classifier(proto, interface, sites, self.device)
+                classifier = Classifier(proto, interface, prepared.report.sites, self.device)
                 parity = check_parity(
                     classifier, proto, fit.x[:_PARITY_SAMPLES], provider=self.provider
                 )
             with clock.phase("learn", told=False):
+                sites, unreached = self._reached(classifier, fit, prepared.report.sites)
                 learned = learn_bounds(
                     classifier,
                     fit,
@@ -116,7 +120,7 @@ class Pipeline:
                     )
                     for site in sites
                 ],
-                uncovered=prepared.report.uncovered,
+                uncovered=(*prepared.report.uncovered, *unreached),
                 figures=figures,
                 detector=self._detector_part(written),
                 latency=latency,
@@ -134,6 +138,24 @@ class Pipeline:
             gates=gates,
             warnings=warnings,
         )
+
+    def _reached(
+        self, classifier: Classifier, fit: Samples, sites: Sequence[Site]
+    ) -> tuple[tuple[Site, ...], list[Uncovered]]:
+        """Sites that clean samples reach, and the others with the reason.
+
+        Raises:
+            NothingToHardenError: They reach none.
+        """
+        x = torch.from_numpy(fit.x).to(classifier.device, classifier.dtype)
+        reached = reached_sites(classifier, x, sites, self.settings.batch_size)
+        if not reached:
+            raise NothingToHardenError(
+                "no clean sample takes a branch with an activation that takes a bound; "
+                "nothing to harden"
+            )
+        left = [site for site in sites if site not in reached]
+        return reached, [Uncovered(site.tensor, site.kind, _UNREACHED) for site in left]
 
     def _stamps(self, model: OnnxModel) -> dict[str, str]:
         return {

@@ -51,7 +51,7 @@ class Written:
         null: Its null.
         leave_one_out: Share of calibration samples flagged, each against the null of the others.
         answers: Role to answers in ONNX Runtime.
-        clean_max: Largest activation of each site on the calibration part.
+        clean_max: Largest activation of each site on the calibration part; 0 if none gets there.
         share_above: Share of each site's activations above their bound there.
         torch_difference: Worst difference of the hardened graph's logits from torch with the same
             bounds there, over the largest logit.
@@ -143,7 +143,10 @@ def write_graphs(
         null=null,
         leave_one_out=leave_one_out,
         answers=answers,
-        clean_max={name: float(value.maximum) for name, value in found.items()},
+        clean_max={
+            site.tensor: float(found[site.tensor].maximum) if site.tensor in found else 0.0
+            for site in sites
+        },
         share_above=share_above(classifier, x, sites, tensors, run.batch_size),
         torch_difference=difference,
         warnings=warnings,

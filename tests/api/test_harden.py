@@ -388,3 +388,37 @@ def test_samples_object_is_taken_as_it_is(case) -> None:
     x, y = case.test
     made = harden(case.model, Samples(x, y), epochs=1, threads=1)
     assert made.report["clean_set"]["preprocessing"] is None
+
+
+def branching(case, limit: float) -> onnx.ModelProto:
+    """The case's model, its activation in both branches of an If on the brightest pixel."""
+    proto = onnx.load(case.model)
+    graph = proto.graph
+    (relu,) = [node for node in graph.node if node.op_type == "Relu"]
+    place = list(graph.node).index(relu)
+    branches = {}
+    for branch in ("then_branch", "else_branch"):
+        name = f"active_{branch[:4]}"
+        inner = onnx.helper.make_node("Relu", relu.input, [name])
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        branches[branch] = onnx.helper.make_graph([inner], branch, [], [value])
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(limit), "limit"))
+    nodes = list(graph.node)
+    nodes[place : place + 1] = [
+        onnx.helper.make_node("ReduceMax", [graph.input[0].name], ["brightest"], keepdims=0),
+        onnx.helper.make_node("Greater", ["brightest", "limit"], ["bright"]),
+        onnx.helper.make_node("If", ["bright"], relu.output, **branches),
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def test_an_activation_that_no_clean_sample_reaches_is_uncovered(case) -> None:
+    result = harden(branching(case, -1.0), case.folder, method="mmbm", epochs=1, threads=1)
+    assert [site["tensor"] for site in result.report["sites"]] == ["active_then"]
+    (entry,) = result.report["uncovered"]
+    assert entry["tensor"] == "active_else" and "no clean sample" in entry["reason"]
+    assert result.report["coverage"] == 0.5
+    assert set(result.bounds) == {"active_then"}

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from mmbm_onnx.errors import DataError, ModelError
 from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.types import Interface, Site
 
 CHANNELS, CLASSES = 4, 3
@@ -142,6 +143,35 @@ def test_taps_come_after_their_bounds_for_every_sample(batch: int | None) -> Non
     torch.testing.assert_close(values["a"], classifier(None).logits(x, taps=["a"])[1]["a"])
 
 
+@pytest.mark.parametrize("batch", [None, 1])
+def test_taps_in_branches_hold_the_samples_that_take_them(batch: int | None) -> None:
+    length = "N" if batch is None else batch
+    model = onnx.parser.parse_model(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[{length}, 3] x) => (float[{length}, 3] logits) <float half = {{0.5}}> {{
+            highest = ReduceMax <keepdims = 0> (x)
+            bright = Greater (highest, half)
+            logits = If (bright) <
+                then_branch = yes () => (float[{length}, 3] a) {{ a = Relu(x) }},
+                else_branch = no () => (float[{length}, 3] b) {{ b = Relu(x) }}
+            >
+        }}
+        """
+    )
+    shape = (batch, 3)
+    interface = Interface("x", FLOAT, shape, batch, "logits", "logits", 3)
+    net = Classifier(model, interface, find_sites(model).sites)
+    dark, bright = torch.full((2, 3), 0.25), torch.full((1, 3), 0.75)
+    assert set(net.logits(dark, taps=["a", "b"])[1]) == {"b"}
+    if batch == 1:
+        x = torch.cat([dark, bright])
+        logits, values = net.logits(x, {"a": torch.tensor(0.6)}, taps=["a", "b"])
+        assert values["a"].tolist() == [[pytest.approx(0.6)] * 3]
+        assert values["b"].tolist() == dark.tolist()
+        torch.testing.assert_close(logits, x.clamp(max=0.6))
+
+
 def test_no_taps_asked_for_is_not_the_same_as_none() -> None:
     assert isinstance(classifier(None).logits(samples()), torch.Tensor)
     assert classifier(None).logits(samples(), taps=[])[1] == {}
@@ -182,7 +212,7 @@ def test_a_wrong_batched_result_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         torch.func,
         "vmap",
-        lambda run: lambda groups: tuple(value + 1 for value in real(run)(groups)),
+        lambda run: lambda groups: {n: value + 1 for n, value in real(run)(groups).items()},
     )
     net, x = classifier(1), samples()
     torch.testing.assert_close(net.logits(x), by_hand(x, {}))

@@ -269,6 +269,14 @@ def test_a_tensor_of_the_branch_not_taken_has_no_value(branches: GraphExecutor) 
         branches.run({"x": torch.ones(1, 2), "choose": torch.tensor(False)}, ["a1"])
 
 
+def test_an_optional_tensor_of_the_branch_not_taken_is_left_out(branches: GraphExecutor) -> None:
+    feeds = {"x": torch.ones(1, 2), "choose": torch.tensor(False)}
+    found = branches.run(feeds, ["y", "a1", "scaled"], optional=["a1", "scaled"])
+    assert set(found) == {"y", "scaled"}
+    feeds["choose"] = torch.tensor(True)
+    assert set(branches.run(feeds, ["y", "a1"], optional=["a1"])) == {"y", "a1"}
+
+
 def test_loops_are_refused_by_name() -> None:
     model = parsed(
         """
