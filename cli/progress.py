@@ -18,7 +18,7 @@ class ProgressBar:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._silent = quiet or not sys.stderr.isatty()
+        self._silent = quiet or sys.stderr is None or not sys.stderr.isatty()
         self._phase = ""
         self._bar: Any = None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 
 def run() -> None:
     """Run the command line as this process; ends by ``SystemExit`` or a signal."""
+    _open_standard_streams()
     from mmbm_onnx_cli.interrupts import exit_on_signals, ignore_signals
 
     exit_on_signals()  # before the other imports, which take a while
@@ -15,6 +18,16 @@ def run() -> None:
         main()
     finally:
         ignore_signals()
+
+
+def _open_standard_streams() -> None:
+    """Give a closed stdin, stdout or stderr (``2>&-``) to the null device: the next file to be
+    opened would get its number, and whatever a library prints."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
 
 
 if __name__ == "__main__":
