@@ -27,7 +27,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
 INPUT = click.Path(exists=True, path_type=Path)
-OUTPUT = click.Path(path_type=Path)
+OUTPUT = click.Path(readable=False, path_type=Path)  # what is replaced need not be read
 # Options that are named as the fields of ``Preprocessing`` they set.
 _PREPROCESSING_FIELDS = (
     "scale",

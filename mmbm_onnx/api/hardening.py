@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from mmbm_onnx.api.arguments import MOST_SEED, fraction, texts, whole
-from mmbm_onnx.api.sources import (
-    ModelSource,
-    SampleSource,
-    export_module,
-    is_module,
-    load_model,
-    load_samples,
-)
+from mmbm_onnx.api.sources import ModelSource, SampleSource, load_model, load_samples
 from mmbm_onnx.data import Preprocessing
 from mmbm_onnx.errors import OptionError
 from mmbm_onnx.types import Granularity, Progress
@@ -21,12 +14,11 @@ from mmbm_onnx.types import Granularity, Progress
 if TYPE_CHECKING:
     import torch
 
-    from mmbm_onnx.graph.read import OnnxModel
     from mmbm_onnx.pipeline.result import HardenResult
 
 
 def harden(
-    model: ModelSource | torch.nn.Module,
+    model: ModelSource,
     clean: SampleSource,
     *,
     method: str = "mmac-universal",
@@ -118,7 +110,7 @@ def harden(
     clock = Clock(progress)
     with clock.phase("read"):
         prepared = prepare(
-            _load(model, example_input),
+            load_model(model, example_input),
             lambda interface: load_samples(clean, interface, preprocessing),
             input_name=input_name,
             logits_name=logits_name,
@@ -151,11 +143,3 @@ def _torch_device(name: str) -> torch.device:
     from mmbm_onnx.pipeline.devices import torch_device
 
     return torch_device(name)
-
-
-def _load(model: ModelSource | torch.nn.Module, example: torch.Tensor | None) -> OnnxModel:
-    if not is_module(model):
-        return load_model(cast(ModelSource, model))
-    if example is None:
-        raise OptionError("exporting a torch module needs example_input, a batch of inputs")
-    return export_module(model, example)

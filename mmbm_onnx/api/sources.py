@@ -12,31 +12,42 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.data import Preprocessing, read_samples
-from mmbm_onnx.errors import DataError, ModelError
+from mmbm_onnx.errors import DataError, ModelError, OptionError
 from mmbm_onnx.graph.read import OnnxModel, from_proto, read_model
 from mmbm_onnx.types import Interface, Samples
 
 if TYPE_CHECKING:
     import torch
 
-ModelSource: TypeAlias = "str | Path | onnx.ModelProto | OnnxModel"
+ModelSource: TypeAlias = "str | Path | onnx.ModelProto | OnnxModel | torch.nn.Module"
 Arrays: TypeAlias = "tuple[npt.NDArray[Any], npt.NDArray[Any] | None]"
 SampleSource: TypeAlias = "str | Path | Samples | Arrays"
 
 
-def load_model(source: ModelSource) -> OnnxModel:
-    """A checked model from a path or a proto, which is copied.
+def load_model(source: ModelSource, example: torch.Tensor | None = None) -> OnnxModel:
+    """A checked model from a path, a proto, which is copied, or a torch module, which is exported.
+
+    Args:
+        source: Any of them.
+        example: A batch of inputs, for exporting a torch module.
 
     Raises:
-        ModelError: It cannot be read, or is of another type.
+        ModelError: It cannot be read or exported, or is of another type.
+        OptionError: A module comes without an example.
     """
+    if is_module(source):
+        if example is None:
+            raise OptionError("exporting a torch module needs example_input, a batch of inputs")
+        return export_module(source, example)
     if isinstance(source, OnnxModel):
         return source
     if isinstance(source, onnx.ModelProto):
         return from_proto(source)
     if isinstance(source, (str, Path)):
         return read_model(source)
-    raise ModelError(f"a model is a path or an onnx.ModelProto, not {type(source).__name__}")
+    raise ModelError(
+        f"a model is a path, an onnx.ModelProto or a torch.nn.Module, not {type(source).__name__}"
+    )
 
 
 def load_samples(
@@ -62,14 +73,25 @@ def load_samples(
         if len(source) != 2:
             raise DataError(f"samples as arrays are a pair (x, y), not {len(source)} arrays")
         x, y = source
-        labels = None if y is None else _labels(np.asarray(y))
-        array = np.asarray(x)
-        if array.dtype.kind not in "f":
-            raise DataError(f"x is {array.dtype}; arrays in memory must be floats, ready to use")
+        labels = None if y is None else _labels(_array("y", y))
+        array = _array("x", x)
+        if array.dtype.kind not in "f" or array.ndim == 0:
+            raise DataError(
+                f"x is {array.dtype} with shape {array.shape}; arrays in memory must be floats, "
+                "shape (n, ...), ready to use"
+            )
         return Samples(array.astype(interface.input_dtype, copy=False), labels)
     if isinstance(source, (str, Path)):
         return read_samples(Path(source), interface, preprocessing, triggered=triggered)
     raise DataError(f"samples are a path or arrays, not {type(source).__name__}")
+
+
+def _array(name: str, value: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # ragged lists, tensors that need a gradient or lie elsewhere
+        text = " ".join(str(error).split())
+        raise DataError(f"{name} cannot be made a NumPy array ({text})") from None
 
 
 def _labels(y: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from mmbm_onnx.api.arguments import fraction, texts, whole
 from mmbm_onnx.api.sources import ModelSource, SampleSource, load_model, load_samples
 from mmbm_onnx.data import Preprocessing, check_samples
+from mmbm_onnx.errors import OptionError
 from mmbm_onnx.evaluation.verification import Limits, VerifyResult, verify_graphs
 from mmbm_onnx.graph.interface import find_interface
+
+if TYPE_CHECKING:
+    import torch
 
 
 def verify(
@@ -25,11 +31,13 @@ def verify(
     logits_name: str | None = None,
     provider: str | None = None,
     threads: int | None = None,
+    example_input: torch.Tensor | None = None,
 ) -> VerifyResult:
     """Compare a hardened graph, and a detector, with the original in ONNX Runtime.
 
     Args:
-        original, hardened, detector: Paths or ``onnx.ModelProto``.
+        original, hardened, detector: Paths or ``onnx.ModelProto``; the original may be a
+            ``torch.nn.Module``, which is exported first and needs ``example_input``.
         clean: Clean samples that were not used to learn the bounds: an image folder, an ``.npz``,
             ``Samples``, or a pair ``(x, y)``.
         triggered: Triggered samples with true labels and the attacker's class (``target``).
@@ -40,6 +48,7 @@ def verify(
         input_name, logits_name: When they cannot be found.
         provider: Execution provider of ONNX Runtime; None is the CPU.
         threads: Threads within one operator; None lets ONNX Runtime choose.
+        example_input: A batch of inputs, for exporting a torch module.
 
     Returns:
         The gates, what was measured, and whether all gates hold.
@@ -47,8 +56,16 @@ def verify(
     Raises:
         MmbmError: Something cannot be read or run; see its text.
     """
-    limits = Limits(max_accuracy_drop, max_false_positive_rate, max_attack_success_rate)
-    first = load_model(original)
+    limits = Limits(
+        max_accuracy_drop=fraction("max_accuracy_drop", max_accuracy_drop, ends=True),
+        max_false_positive_rate=_limit("max_false_positive_rate", max_false_positive_rate),
+        max_attack_success_rate=_limit("max_attack_success_rate", max_attack_success_rate),
+    )
+    threads = None if threads is None else whole("threads", threads, 1)
+    texts(input_name=input_name, logits_name=logits_name, provider=provider)
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        raise OptionError(f"preprocessing is {preprocessing!r}, expected a Preprocessing or None")
+    first = load_model(original, example_input)
     interface = find_interface(
         first.proto, input_name=input_name, logits_name=logits_name, label=first.label
     )
@@ -71,3 +88,7 @@ def verify(
     )
     notes = (*samples.notes, *(attacked.notes if attacked is not None else ()))
     return replace(result, notes=notes, warnings=(*warnings, *result.warnings))
+
+
+def _limit(name: str, value: Any) -> float | None:
+    return None if value is None else fraction(name, value, ends=True)

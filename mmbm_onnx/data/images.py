@@ -62,9 +62,17 @@ def decode_image(path: Path) -> tuple[Image.Image, bool]:
             f"{path}: too many pixels for a sample, possibly a decompression bomb "
             f"(limit {Image.MAX_IMAGE_PIXELS})"
         ) from error
+    except OSError as error:
+        if error.errno is None:  # Pillow's own, of what the file holds
+            raise _unreadable(path, error) from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-        reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
-        raise DataError(f"{path}: not a readable PNG, JPEG, BMP or WebP image: {reason}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
+    return DataError(f"{path}: not a readable PNG, JPEG, BMP or WebP image: {reason}")
 
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:

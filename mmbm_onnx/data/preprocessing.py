@@ -199,7 +199,9 @@ def _per_channel(
 ) -> npt.NDArray[np.float64]:
     if len(values) > 1 and len(values) != channels:
         raise DataError(
-            f"preprocessing: {name} has {len(values)} values, the model takes {channels} channels"
+            f"preprocessing: {name} has {len(values)} values, the model takes {channels} "
+            f"channel{'s' * (channels > 1)}; give one value per channel, or one for all, by "
+            f"--{name} or in the --preprocess file"
         )
     return np.broadcast_to(np.asarray(values or (default,), np.float64), (channels,))
 

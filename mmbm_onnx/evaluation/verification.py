@@ -160,7 +160,7 @@ def verify_graphs(
     outputs = _batched_outputs(original, interface)
 
     def answer(model: OnnxModel, *, verdicts: bool = False) -> tuple[Answers, tuple[str, ...]]:
-        session = Session(model.proto, provider=provider, threads=threads)
+        session = Session(model.proto, provider=provider, threads=threads, label=model.label)
         ask = predict_detector if verdicts else predict
         asked = [
             ask(session, interface, part.x, outputs=outputs, batch_size=batch_size)

@@ -86,7 +86,12 @@ def prepare(
         inlined
     )
     warnings += [*samples.warnings, *check_samples(samples, interface)]
-    session = Session(with_outputs(proto, [interface.logits]), provider=provider, threads=threads)
+    session = Session(
+        with_outputs(proto, [interface.logits]),
+        provider=provider,
+        threads=threads,
+        label=model.label,
+    )
     logits = _original_logits(session, interface, samples)
     decided = np.asarray(logits.argmax(axis=1), dtype=np.int64)
     if samples.y is not None:

@@ -34,6 +34,7 @@ class Session:
         provider: Execution provider, short or full name; None is the CPU.
         threads: Threads within one operator, at least 1; None lets ONNX Runtime choose.
         optimize: Whether ONNX Runtime may fuse and rewrite operators.
+        label: What messages call the model; None is its path, if it is a file.
 
     Raises:
         RuntimeMissingError: ONNX Runtime is not installed, or the provider is missing from it or
@@ -49,6 +50,7 @@ class Session:
         provider: str | None = None,
         threads: int | None = None,
         optimize: bool = True,
+        label: str | None = None,
     ) -> None:
         if threads is not None and not 1 <= threads <= MOST_THREADS:
             raise OptionError(f"threads is {threads}, expected 1 to {MOST_THREADS}")
@@ -63,7 +65,7 @@ class Session:
             options.inter_op_num_threads = 1
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._where = str(model) if isinstance(model, Path) else "the model"
+        self._where = label or (str(model) if isinstance(model, Path) else "the model")
         source = str(model) if isinstance(model, Path) else _to_bytes(model)
         try:
             self._session: Any = ort.InferenceSession(
@@ -71,7 +73,7 @@ class Session:
             )
         except Exception as error:  # its exceptions share no base but this
             text = one_line(error)
-            hint = _way_out(model) if "NOT_IMPLEMENTED" in text else ""
+            hint = _way_out(model, text)
             raise ModelError(f"ONNX Runtime cannot load {self._where}: {text}{hint}") from error
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         if self.provider not in self.providers:
@@ -113,8 +115,15 @@ class Session:
             raise ModelError(f"ONNX Runtime cannot run {self._where}: {text}{hint}") from error
 
 
-def _way_out(model: onnx.ModelProto | bytes | Path) -> str:
-    """What helps where the provider lacks an operator: few have kernels for all float types."""
+def _way_out(model: onnx.ModelProto | bytes | Path, text: str) -> str:
+    """What helps, by ONNX Runtime's message."""
+    if "not a registered function/op" in text:
+        return "; export the model again with operators of standard ONNX only"
+    if "same node name" in text:
+        return "; give its nodes different names, or none"
+    # Few providers have kernels for all float types.
+    if "NOT_IMPLEMENTED" not in text:
+        return ""
     if isinstance(model, Path):
         proto = onnx.load(model, load_external_data=False)
     else:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from quadrants import TARGET, draw, planted_images
 
-from mmbm_onnx import Samples, harden, verify
+from mmbm_onnx import Samples, harden, inspect, verify
 from mmbm_onnx.api.sources import export_module
 from mmbm_onnx.errors import (
     DataError,
@@ -242,6 +242,12 @@ def test_a_torch_module_is_exported_first(case) -> None:
         optimizer.step()
     state = {name: value.clone() for name, value in module.state_dict().items()}
     made = harden(module, (inputs.numpy(), y), example_input=inputs[:1], **QUICK)
+    given = {"example_input": inputs[:1], "max_accuracy_drop": 1.0, "threads": 1}
+    found = verify(module, made.hardened, (inputs.numpy(), y), detector=made.detector, **given)
+    assert [gate.name for gate in found.gates if not gate.passed] == []
+    assert len(inspect(module, example_input=inputs[:1]).sites) == len(made.report["sites"])
+    with pytest.raises(OptionError, match="example_input"):
+        inspect(module)
     assert made.report["model"]["batch"] is None
     assert module.training
     assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
@@ -349,6 +355,39 @@ def test_wrong_preprocessing_and_label_order_are_told(case) -> None:
 def test_bad_options_are_refused_by_name(case, changes, text: str) -> None:
     with pytest.raises(OptionError, match=text):
         harden(case.model, case.npz, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"max_accuracy_drop": "a"}, "max_accuracy_drop is 'a', expected a fraction"),
+        ({"max_false_positive_rate": 2}, "max_false_positive_rate is 2, expected a fraction"),
+        ({"max_attack_success_rate": None, "threads": "a"}, "threads is 'a', expected an integer"),
+        ({"logits_name": 5}, "logits_name is 5, expected text"),
+        ({"preprocessing": 1}, "preprocessing is 1"),
+    ],
+)
+def test_bad_options_of_verify_are_refused_by_name(case, changes, text: str) -> None:
+    with pytest.raises(OptionError, match=text):
+        verify(case.model, case.model, case.npz, **changes)
+
+
+def test_bad_options_of_inspect_are_refused_by_name(case) -> None:
+    with pytest.raises(OptionError, match="logits_name is 5"):
+        inspect(case.model, logits_name=5)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (3.0, r"x is float64 with shape \(\)"),
+        (torch.zeros(4, 1, 8, 8, requires_grad=True), "x cannot be made a NumPy array"),
+        ([[1.0], [1.0, 2.0]], "x cannot be made a NumPy array"),
+    ],
+)
+def test_arrays_that_are_none_are_refused(case, x, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        harden(case.model, (x, np.zeros(4, np.int64)))
 
 
 def test_wrong_types_are_told_before_anything_is_read() -> None:

@@ -107,7 +107,7 @@ DATA = ("--clean-dir", "data")
         (nothing, (*CLEAN, "--logits", "logit"), "no tensor named 'logit' in the graph; did you"),
         (nothing, (*CLEAN, "--mean", "0.9"), "wrong preprocessing (scale, mean, std)"),
         (nothing, (*CLEAN, "--provider", "magic"), "unknown execution provider 'magic'"),
-        (nothing, (*CLEAN, "--mean", "1,2,3"), "mean has 3 values, the model takes 1 channels"),
+        (nothing, (*CLEAN, "--mean", "1,2,3"), "mean has 3 values, the model takes 1 channel;"),
     ],
 )
 def test_bad_input_is_told_in_one_line_and_nothing_is_written(

@@ -127,7 +127,7 @@ def test_memory_limit_comes_before_the_allocation():
 
 
 def test_means_must_fit_the_channels():
-    with pytest.raises(DataError, match="mean has 3 values, the model takes 1 channels"):
+    with pytest.raises(DataError, match=r"mean has 3 values, the model takes 1 channel; .*--mean"):
         apply(Preprocessing(mean=(0, 0, 0)), ImageInput("nhw", 1, 5, 4), RGB[..., 0])
 
 
