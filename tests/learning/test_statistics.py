@@ -8,7 +8,7 @@ import torch
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.sites import find_sites
-from mmbm_onnx.learning.statistics import activation_statistics, share_above
+from mmbm_onnx.learning.statistics import activation_statistics, reached_sites, share_above
 
 
 @pytest.fixture
@@ -62,3 +62,50 @@ def test_share_above_counts_what_the_bound_cuts(convolution) -> None:
     assert share_above(classifier, x, sites, {"r": torch.tensor(2.5)}, 8)["r"] == pytest.approx(
         2 / 8
     )
+
+
+@pytest.fixture
+def branching():
+    """Three activations: one always runs, the others for bright and for dark batches."""
+    proto = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 2] x) => (float[N, 2] logits) <float half = {0.5}> {
+            always = Relu (x)
+            highest = ReduceMax <keepdims = 0> (x)
+            bright = Greater (highest, half)
+            logits = If (bright) <
+                then_branch = yes () => (float[N, 2] a) { a = Relu(always) },
+                else_branch = no () => (float[N, 2] b) { b = Relu(always) }
+            >
+        }
+        """
+    )
+    sites = find_sites(proto).sites
+    assert [site.tensor for site in sites] == ["always", "a", "b"]
+    return Classifier(proto, find_interface(proto), sites), sites
+
+
+def test_sites_are_reached_if_any_batch_gets_there(branching) -> None:
+    classifier, sites = branching
+    dark, bright = torch.full((2, 2), 0.25), torch.full((2, 2), 0.75)
+
+    def reached(*parts: torch.Tensor) -> list[str]:
+        found = reached_sites(classifier, torch.cat(parts), sites, 2)
+        return [site.tensor for site in found]
+
+    assert reached(dark) == ["always", "b"]
+    assert reached(bright) == ["always", "a"]
+    assert reached(dark, bright) == reached(bright, dark) == ["always", "a", "b"]
+
+
+def test_statistics_in_branches_are_of_the_batches_that_get_there(branching) -> None:
+    classifier, sites = branching
+    x = torch.cat([torch.full((2, 2), 0.25), torch.full((2, 2), 0.75)])
+    found = activation_statistics(classifier, x, sites, "tensor", 2)
+    means = {name: float(value.mean) for name, value in found.items()}
+    assert means == pytest.approx({"always": 0.5, "a": 0.75, "b": 0.25})
+    assert set(activation_statistics(classifier, x[:2], sites, "tensor", 2)) == {"always", "b"}
+    bounds = {name: torch.tensor(0.5) for name in means}
+    assert share_above(classifier, x, sites, bounds, 2) == {"always": 0.5, "a": 1.0, "b": 0.0}
+    assert share_above(classifier, x[:2], sites, bounds, 2)["a"] == 0.0
