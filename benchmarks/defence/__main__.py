@@ -1,0 +1,119 @@
+"""Attacks against defences.
+
+    python -m benchmarks.defence --size quick
+    python -m benchmarks.defence --size full --jobs 16
+    python -m benchmarks.defence --size full --only-attack wanet --only-method mmac-universal
+
+Results are added to ``RESULTS.jsonl``, a line per cell; what is there is not measured again, so an
+interrupted run goes on where it stopped. ``RESULTS.md`` and ``RESULTS.png`` are made from them anew
+each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.defence.cells import Cell
+    from benchmarks.defence.victims import Victim
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> int:
+    """Run what is missing of a size, then render."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=["quick", "full"], default="quick")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, a thread each")
+    parser.add_argument("--results", type=Path, help="[benchmarks/results/defence-SIZE.jsonl]")
+    parser.add_argument("--cache", type=Path, default=ROOT / "build/defence/victims")
+    parser.add_argument("--cifar10", type=Path, help="folder of CIFAR-10 in its binary layout")
+    for name in ("attack", "method", "dataset", "network"):
+        parser.add_argument(f"--only-{name}", nargs="+", help="leave out the others")
+    parser.add_argument("--only-seed", nargs="+", type=int)
+    parser.add_argument("--render-only", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
+    from benchmarks.defence import cells, figures, sizes, tables
+
+    file = options.results or ROOT / f"benchmarks/results/defence-{options.size}.jsonl"
+    everything = sizes.quick() if options.size == "quick" else sizes.full(_datasets(options))
+    wanted = [cell for cell in everything if _chosen(cell, options)]
+    todo = cells.missing(wanted, cells.read(file))
+    print(f"{len(wanted)} cells, {len(wanted) - len(todo)} measured already", flush=True)
+    failed = 0 if options.render_only else _measure(todo, file, options)
+    keys = {cell.key() for cell in everything}
+    records = [record for record in cells.read(file) if record["key"] in keys]
+    if records:
+        file.with_suffix(".md").write_text(tables.render(records))
+        figures.draw(records, file.with_suffix(".png"))
+        print(f"{len(records)} records in {file}, tables in {file.with_suffix('.md')}")
+    return 1 if failed else 0
+
+
+def _measure(todo: list[Cell], file: Path, options: argparse.Namespace) -> int:
+    """Victims first, so that no two processes train the same; then the cells. Returns failures."""
+    from benchmarks.defence import cells, victims
+
+    failed, done = 0, 0
+    started = time.perf_counter()
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        running: dict[Future, Victim | Cell] = {
+            pool.submit(victims.ensure, victim, options.cache, options.cifar10): victim
+            for victim in dict.fromkeys(cell.victim for cell in todo)
+        }
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                if future.exception() is not None:
+                    failed += _tell(job, future.exception())
+                    continue
+                if isinstance(job, cells.Cell):
+                    done += 1
+                    cells.append(file, future.result())
+                    minutes = (time.perf_counter() - started) / 60
+                    print(f"{done}/{len(todo)} {minutes:.0f} min  {job.label}", flush=True)
+                    continue
+                for cell in todo:
+                    if cell.victim == job:
+                        again = pool.submit(cells.run, cell, options.cache, options.cifar10)
+                        running[again] = cell
+    return failed
+
+
+def _tell(job: Victim | Cell, error: BaseException | None) -> int:
+    print(f"FAILED {job.label}", file=sys.stderr)
+    traceback.print_exception(error)
+    return 1
+
+
+def _chosen(cell: Cell, options: argparse.Namespace) -> bool:
+    victim = cell.victim
+    wanted = [
+        (victim.attack, options.only_attack),
+        (cell.method, options.only_method),
+        (victim.dataset, options.only_dataset),
+        (victim.network, options.only_network),
+        (victim.seed, options.only_seed),
+    ]
+    return all(names is None or value in names for value, names in wanted)
+
+
+def _datasets(options: argparse.Namespace) -> tuple[str, ...]:
+    found = ("fashion", "mnist", "shapes")
+    return found if options.cifar10 is None else (*found, "cifar10")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""A cell of the benchmark: one victim, one method, so many clean samples; and where it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mmbm_onnx
+from benchmarks.defence import measures, victims
+from benchmarks.defence.peers import PEERS
+from benchmarks.defence.victims import Trained, Victim
+from mmbm_onnx.learning.settings import METHODS, settings_for
+
+NONE = "none"
+ALL_METHODS = (NONE, *METHODS, *PEERS)
+_RATE = 0.01  # requested of the detector
+_LIBRARIES = ("mmbm-onnx", "torch", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured in one go.
+
+    Attributes:
+        victim: On whom.
+        method: ``"none"``, a method of ours, or a peer.
+        clean: Number of clean samples that the method gets.
+    """
+
+    victim: Victim
+    method: str
+    clean: int = 500
+
+    @property
+    def label(self) -> str:
+        return f"{self.victim.label} {self.method} {self.clean}"
+
+    def key(self) -> str:
+        """What makes this cell the same as one already measured: SHA-256 in hex."""
+        settings = settings_for(self.method).describe() if self.method in METHODS else None
+        parts = [asdict(self), self.victim.digest(), settings]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def run(cell: Cell, store: Path, cifar: Path | None = None) -> dict[str, Any]:
+    """Measure a cell on one thread.
+
+    Returns:
+        A record for ``append``: the cell, ``original`` and, by method, ``hardened`` and
+        ``detector`` or ``repaired``, each with figures in percent; seconds; versions.
+    """
+    trained = victims.make(cell.victim, store, cifar=cifar)
+    original, _, _ = measures.measure(trained, trained.model)
+    record: dict[str, Any] = {
+        "key": cell.key(),
+        "victim": asdict(cell.victim),
+        "method": cell.method,
+        "clean": cell.clean,
+        "original": original,
+    }
+    started = time.perf_counter()
+    if cell.method in PEERS:
+        record["repaired"] = _repaired(cell, trained, original)
+    elif cell.method != NONE:
+        record |= _bounded(cell, trained, original)
+    record["seconds"] = round(time.perf_counter() - started, 1)
+    record["versions"] = {name: version(name) for name in _LIBRARIES}
+    return record
+
+
+def _bounded(cell: Cell, trained: Trained, original: measures.Figures) -> dict[str, Any]:
+    x, y = (part[: cell.clean] for part in trained.clean)
+    result = mmbm_onnx.harden(
+        trained.model,
+        (x, y),
+        method=cell.method,
+        false_positive_rate=_RATE,
+        seed=cell.victim.seed,
+        threads=1,
+    )
+    assert result.detector is not None
+    found: dict[str, Any] = {}
+    for role, proto in (("hardened", result.hardened), ("detector", result.detector)):
+        figures, clean, attacked = measures.measure(trained, proto.SerializeToString())
+        if role == "detector":
+            figures |= measures.detection(trained, clean, attacked)
+        found[role] = {**figures, "der": measures.der(original, figures)}
+    found["settings"] = result.report["method"]["settings"]
+    found["warnings"] = list(result.warnings)
+    return found
+
+
+def _repaired(cell: Cell, trained: Trained, original: measures.Figures) -> dict[str, Any]:
+    x, y = (part[: cell.clean] for part in trained.clean)
+    torch.manual_seed(cell.victim.seed)
+    network = PEERS[cell.method](trained.network(), x, y, cell.victim.seed)
+    path = trained.folder / f"{cell.method}-{cell.clean}-{os.getpid()}.onnx"
+    try:
+        victims.export(network, x.shape[1:], path)
+        figures, _, _ = measures.measure(trained, path)
+    finally:
+        path.unlink(missing_ok=True)
+    return {**figures, "der": measures.der(original, figures)}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All records of a file of JSON lines; a last line cut short is left out."""
+    if not path.exists():
+        return []
+    records = []
+    lines = path.read_text().split("\n")
+    for place, line in enumerate(lines):
+        if not line:
+            continue
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            if place != len(lines) - 1:
+                raise SystemExit(f"{path}: line {place + 1} is not JSON") from None
+    return records
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """Add a record; what an interrupted write left of a line is taken away first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(0)
+            text = file.read()
+            whole = text.rfind(b"\n") + 1
+            if whole != size:
+                file.truncate(whole)
+        file.write(json.dumps(record).encode() + b"\n")
+
+
+def missing(cells: Iterable[Cell], records: Iterable[dict[str, Any]]) -> list[Cell]:
+    """The cells that no record is of."""
+    done = {record["key"] for record in records}
+    return [cell for cell in cells if cell.key() not in done]

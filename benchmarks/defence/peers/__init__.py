@@ -1,0 +1,25 @@
+"""Defences that change weights, as a yardstick; they need the training framework, we do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import nn
+
+from benchmarks.defence.peers.anp import adversarial_neuron_pruning
+from benchmarks.defence.peers.ft_sam import fine_tuning_sam
+from benchmarks.defence.peers.pruning import fine_pruning
+from benchmarks.defence.peers.tuning import fine_tuning
+
+Peer = Callable[[nn.Module, np.ndarray, np.ndarray, int], nn.Module]
+
+# Network, clean images and labels, seed; the network is changed and handed back.
+PEERS: dict[str, Peer] = {
+    "ft": fine_tuning,
+    "fp": fine_pruning,
+    "anp": adversarial_neuron_pruning,
+    "ft-sam": fine_tuning_sam,
+}
+
+__all__ = ["PEERS"]

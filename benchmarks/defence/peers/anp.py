@@ -1,0 +1,95 @@
+"""Adversarial Neuron Pruning (Wu and Wang, arXiv 2110.14430)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_REACH = 0.4  # of the perturbation, as a share of weight and bias
+_TRADE = 0.2  # weight of the natural loss against 1 - it of the perturbed one
+_RATE = 0.2
+_STEPS = 2000
+_BATCH = 128
+_THRESHOLD = 0.2  # neurons with a smaller mask are pruned
+
+
+class _Neurons(nn.Module):
+    """A BatchNorm whose channels are masked and perturbed: (m + d) w, (1 + e) b."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.norm = norm
+        self.mask = nn.Parameter(torch.ones_like(norm.weight))
+        self.weight_shift = nn.Parameter(torch.zeros_like(norm.weight))
+        self.bias_shift = nn.Parameter(torch.zeros_like(norm.bias))
+        self.perturbed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = self.weight_shift if self.perturbed else 0
+        other = self.bias_shift if self.perturbed else 0
+        return functional.batch_norm(
+            x,
+            self.norm.running_mean,
+            self.norm.running_var,
+            self.norm.weight * (self.mask + shift),
+            self.norm.bias * (1 + other),
+            False,
+            0.0,
+            self.norm.eps,
+        )
+
+
+def adversarial_neuron_pruning(
+    network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int
+) -> nn.Module:
+    """Learn masks that keep clean loss low under the worst small change of neurons, then prune."""
+    images, labels = torch.from_numpy(x), torch.from_numpy(y)
+    network.eval()
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    neurons = _wrap(network)
+    shifts = [part for found in neurons for part in (found.weight_shift, found.bias_shift)]
+    optimizer = torch.optim.SGD([found.mask for found in neurons], lr=_RATE, momentum=0.9)
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(image: Tensor, label: Tensor, *, perturbed: bool) -> Tensor:
+        for found in neurons:
+            found.perturbed = perturbed
+        return functional.cross_entropy(network(image), label)
+
+    for _ in range(_STEPS):
+        pick = torch.randint(len(x), (min(_BATCH, len(x)),), generator=generator)
+        image, label = images[pick], labels[pick]
+        with torch.no_grad():
+            for shift in shifts:
+                shift.copy_(_REACH * (2 * torch.rand(shift.shape, generator=generator) - 1))
+        gradients = torch.autograd.grad(loss(image, label, perturbed=True), shifts)
+        with torch.no_grad():
+            for shift, gradient in zip(shifts, gradients, strict=True):
+                shift.add_(_REACH * gradient.sign()).clamp_(-_REACH, _REACH)
+        optimizer.zero_grad()
+        both = _TRADE * loss(image, label, perturbed=False)
+        both = both + (1 - _TRADE) * loss(image, label, perturbed=True)
+        both.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for found in neurons:
+                found.mask.clamp_(0, 1)
+    for found in neurons:
+        found.perturbed = False
+        with torch.no_grad():
+            found.mask.copy_((found.mask > _THRESHOLD).float())
+    return network
+
+
+def _wrap(network: nn.Module) -> list[_Neurons]:
+    found = []
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and not isinstance(parent, _Neurons):
+                neurons = _Neurons(child)
+                setattr(parent, name, neurons)
+                found.append(neurons)
+    return found

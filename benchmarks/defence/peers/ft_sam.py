@@ -1,0 +1,40 @@
+"""FT-SAM (Zhu et al., arXiv 2304.11823): fine-tuning by adaptive sharpness-aware minimisation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.defence.peers.tuning import batches, descent
+
+_RADIUS = 2.0
+_FLOOR = 0.01  # added to weights' sizes, as in ASAM (arXiv 2102.11600)
+_EPOCHS = 50
+
+
+def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int) -> nn.Module:
+    """Each step takes the gradient where the loss is worst nearby, near in units of each weight."""
+    network.train()
+    optimizer, schedule = descent(network, _EPOCHS)
+    parameters = list(network.parameters())
+    for image, label, ends in batches(x, y, seed, _EPOCHS):
+        loss = functional.cross_entropy(network(image), label)
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            sizes = [parameter.abs() + _FLOOR for parameter in parameters]
+            scaled = [size * gradient for size, gradient in zip(sizes, gradients, strict=True)]
+            norm = torch.stack([part.norm() for part in scaled]).norm().clamp_min(1e-12)
+            moves = [_RADIUS * size * part / norm for size, part in zip(sizes, scaled, strict=True)]
+            for parameter, move in zip(parameters, moves, strict=True):
+                parameter.add_(move)
+        optimizer.zero_grad()
+        functional.cross_entropy(network(image), label).backward()
+        with torch.no_grad():
+            for parameter, move in zip(parameters, moves, strict=True):
+                parameter.sub_(move)
+        optimizer.step()
+        if ends:
+            schedule.step()
+    return network.eval()

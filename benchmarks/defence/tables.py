@@ -1,0 +1,181 @@
+"""Records to Markdown: means, spreads and the worst, percent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.defence import attacks
+
+Record = dict[str, Any]
+WHOLE = 500
+_ROLES = ("detector", "hardened", "repaired", "original")
+
+
+def render(records: Sequence[Record]) -> str:
+    """All tables."""
+    main = [r for r in records if r["clean"] == WHOLE and r["victim"]["share"] is None]
+    attacked = [r for r in main if r["victim"]["attack"] != attacks.CLEAN]
+    known = [r for r in attacked if r["victim"]["attack"] not in attacks.ADAPTIVE]
+    parts = [
+        "# What the methods stop",
+        "Percent. ACC and ASR are those of the graph in question, DER weighs the fall of ASR "
+        "against the fall of ACC (50: no effect, 100: perfect). `±` is the standard deviation "
+        f"over victims. {len({_victim(r) for r in records})} victims, "
+        f"{len(records)} cells.",
+        "## All attacks but adaptive ones",
+        _summary(known),
+        "## Attack by attack: ASR (mean of victims), default method's detector in the first column",
+        _by_attack(attacked, "asr"),
+        "## Attack by attack: DER",
+        _by_attack(attacked, "der"),
+        "## Detection: score and threshold at a requested false-positive rate of 1 %",
+        _detection(attacked),
+        "## Clean models: fall of ACC",
+        _clean_models([r for r in main if r["victim"]["attack"] == attacks.CLEAN]),
+        "## Clean samples",
+        _clean_sizes([r for r in records if r["victim"]["attack"] not in attacks.ADAPTIVE]),
+        "## Share of poison",
+        _shares([r for r in records if r["victim"]["share"] is not None]),
+        "## Seconds for one hardening, one thread",
+        _seconds(main),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def columns(records: Iterable[Record]) -> list[tuple[str, str]]:
+    """Method and role of every kind of graph there is, ours first."""
+    found = {(r["method"], role) for r in records for role in _ROLES[:3] if role in r}
+    return sorted(found, key=lambda pair: (_ROLES.index(pair[1]), pair[0]))
+
+
+def _summary(records: Sequence[Record]) -> str:
+    rows = [["none", "original", *_four([(r["original"], None, r) for r in _of(records, "none")])]]
+    for method, role in columns(records):
+        rows.append([method, role, *_four([(r[role], r, r) for r in _of(records, method, role)])])
+    heads = ["method", "graph", "ACC", "fall of ACC, worst", "ASR", "ASR, worst", "RA", "DER"]
+    return _table(heads, rows)
+
+
+def _four(entries: Sequence[tuple[Record, Any, Record]]) -> list[str]:
+    drops = [whole["original"]["acc"] - figures["acc"] for figures, _, whole in entries]
+    asr = [figures["asr"] for figures, _, _ in entries]
+    return [
+        _spread([figures["acc"] for figures, _, _ in entries]),
+        _number(max(drops, default=None)),
+        _spread(asr),
+        _number(max(asr, default=None)),
+        _spread([figures["ra"] for figures, _, _ in entries]),
+        _spread([figures["der"] for figures, _, _ in entries if "der" in figures]),
+    ]
+
+
+def _by_attack(records: Sequence[Record], key: str) -> str:
+    kinds = columns(records)
+    heads = ["attack", *(["none"] if key == "asr" else []), *(f"{m} {r}" for m, r in kinds)]
+    rows = []
+    for name in attacks.NAMES:
+        own = [r for r in records if r["victim"]["attack"] == name]
+        if not own:
+            continue
+        row = [name]
+        if key == "asr":
+            row.append(_mean([r["original"]["asr"] for r in _of(own, "none")]))
+        row += [_mean([r[role][key] for r in _of(own, method, role)]) for method, role in kinds]
+        rows.append(row)
+    return _table(heads, rows)
+
+
+def _detection(records: Sequence[Record]) -> str:
+    rows = []
+    for method in _methods(records, "detector"):
+        own = [r["detector"] for r in _of(records, method, "detector")]
+        fpr = [figures["fpr"] for figures in own]
+        row = [method, _spread(fpr), _number(min(fpr)), _number(max(fpr))]
+        for key in ("tpr", "auc"):
+            row.append(_spread([figures[key] for figures in own if figures[key] is not None]))
+        rows.append(row)
+    heads = ["method", "FPR", "FPR, lowest", "FPR, highest", "TPR", "ROC-AUC of the score"]
+    return _table(heads, rows)
+
+
+def _clean_models(records: Sequence[Record]) -> str:
+    rows = []
+    for method, role in columns(records):
+        drops = [r["original"]["acc"] - r[role]["acc"] for r in _of(records, method, role)]
+        rows.append([method, role, _spread(drops), _number(max(drops, default=None))])
+    return _table(["method", "graph", "fall of ACC", "worst"], rows)
+
+
+def _clean_sizes(records: Sequence[Record]) -> str:
+    small = {(_victim(r), r["method"]) for r in records if r["clean"] != WHOLE}
+    own = [r for r in records if (_victim(r), r["method"]) in small and "detector" in r]
+    own = [r for r in own if r["detector"]["der"] is not None]
+    return _grouped(own, lambda r: str(r["clean"]), "clean samples", key=int)
+
+
+def _shares(records: Sequence[Record]) -> str:
+    own = [r for r in records if "detector" in r]
+
+    def name(record: Record) -> str:
+        victim = record["victim"]
+        return f"{record['method']}, {victim['attack']}, {100 * victim['share']:g} %"
+
+    return _grouped(own, name, "method, attack, poison", key=str)
+
+
+def _grouped(
+    records: Sequence[Record], name: Callable[[Record], str], head: str, key: Callable[[str], Any]
+) -> str:
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[name(record)].append(record)
+    rows = [
+        [
+            group,
+            *(_mean([r["detector"][k] for r in groups[group]]) for k in ("asr", "der")),
+            *(_mean([r["hardened"][k] for r in groups[group]]) for k in ("asr", "der")),
+        ]
+        for group in sorted(groups, key=key)
+    ]
+    return _table([head, "detector ASR", "DER", "hardened ASR", "DER"], rows)
+
+
+def _seconds(records: Sequence[Record]) -> str:
+    names = sorted({r["method"] for r in records} - {"none"})
+    rows = [[name, _mean([r["seconds"] for r in _of(records, name)])] for name in names]
+    return _table(["method", "seconds"], rows)
+
+
+def _methods(records: Iterable[Record], role: str) -> list[str]:
+    return sorted({r["method"] for r in records if role in r})
+
+
+def _of(records: Iterable[Record], method: str, role: str = "original") -> list[Record]:
+    return [r for r in records if r["method"] == method and role in r]
+
+
+def _victim(record: Record) -> str:
+    return str(sorted(record["victim"].items(), key=lambda item: item[0]))
+
+
+def _mean(values: Sequence[float]) -> str:
+    return _number(float(np.mean(values))) if values else ""
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.1f} ± {np.std(values):.1f}" if values else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "Nothing measured yet."
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
