@@ -20,6 +20,7 @@ from benchmarks.defence.peers import PEERS
 from benchmarks.defence.victims import Trained, Victim
 from mmbm_onnx.learning.settings import METHODS, settings_for
 
+HERE = Path(__file__).parent
 NONE = "none"
 ALL_METHODS = (NONE, *METHODS, *PEERS)
 _RATE = 0.01  # requested of the detector
@@ -46,8 +47,10 @@ class Cell:
 
     def key(self) -> str:
         """What makes this cell the same as one already measured: SHA-256 in hex."""
-        settings = settings_for(self.method).describe() if self.method in METHODS else None
-        parts = [asdict(self), self.victim.digest(), settings]
+        made_by = settings_for(self.method).describe() if self.method in METHODS else None
+        if self.method in PEERS:
+            made_by = victims.code(HERE / "peers")
+        parts = [asdict(self), self.victim.digest(), made_by]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

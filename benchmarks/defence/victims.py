@@ -56,19 +56,18 @@ class Victim:
     def digest(self) -> str:
         """SHA-256 of the specification and of the code that turns it into a victim, in hex."""
         found = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
-        found.update(_code())
+        found.update(code(*(HERE / name for name in _SOURCES)).encode())
         return found.hexdigest()
 
 
 @cache
-def _code() -> bytes:
-    """Digest of the sources a victim depends on, and of torch's version."""
+def code(*paths: Path) -> str:
+    """SHA-256 of torch's version and of Python files, or folders of them, in hex."""
     found = hashlib.sha256(torch.__version__.encode())
-    for name in _SOURCES:
-        path = HERE / name
+    for path in paths:
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             found.update(file.read_bytes())
-    return found.digest()
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ _TRADE = 0.2  # weight of the natural loss against 1 - it of the perturbed one
 _RATE = 0.2
 _STEPS = 2000
 _BATCH = 128
-_THRESHOLD = 0.2  # neurons with a smaller mask are pruned
+_THRESHOLDS = tuple(step / 20 for step in range(1, 19))  # neurons with a smaller mask are pruned
+_MOST_LOST = 0.1  # accuracy that pruning may cost, BackdoorBench's acc_ratio
 
 
 class _Neurons(nn.Module):
@@ -77,11 +78,27 @@ def adversarial_neuron_pruning(
         with torch.no_grad():
             for found in neurons:
                 found.mask.clamp_(0, 1)
-    for found in neurons:
-        found.perturbed = False
-        with torch.no_grad():
-            found.mask.copy_((found.mask > _THRESHOLD).float())
+    _prune(network, neurons, images, labels)
     return network
+
+
+@torch.no_grad()
+def _prune(network: nn.Module, neurons: list[_Neurons], images: Tensor, labels: Tensor) -> None:
+    """Prune up to the highest threshold that accuracy on the clean samples bears."""
+    learned = [found.mask.clone() for found in neurons]
+
+    def accuracy(threshold: float) -> float:
+        for found, mask in zip(neurons, learned, strict=True):
+            found.perturbed = False
+            found.mask.copy_((mask > threshold).float())
+        return float((network(images).argmax(1) == labels).float().mean())
+
+    before, chosen = accuracy(-1.0), -1.0  # no mask is as low: nothing is pruned
+    for threshold in _THRESHOLDS:
+        if before - accuracy(threshold) > _MOST_LOST:
+            break
+        chosen = threshold
+    accuracy(chosen)
 
 
 def _wrap(network: nn.Module) -> list[_Neurons]:
