@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 
 from benchmarks.defence import attacks
-from benchmarks.defence.tables import WHOLE, Record, columns
+from benchmarks.defence.tables import Record, columns, of, under_attack
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -22,28 +22,17 @@ def draw(records: Sequence[Record], path: Path) -> None:
         records: Of cells, as ``cells.run`` gives them.
         path: A ``.png`` file.
     """
-    known = [
-        r
-        for r in records
-        if r["clean"] == WHOLE
-        and r["victim"]["share"] is None
-        and r["victim"]["attack"] != attacks.CLEAN
-    ]
+    known = under_attack(records)
     kinds = columns(known)
     names = [name for name in attacks.NAMES if any(r["victim"]["attack"] == name for r in known)]
     if not kinds or not names:
         return
     values = np.full((len(names), len(kinds)), np.nan)
-    for record in known:
-        row = names.index(record["victim"]["attack"])
+    for row, name in enumerate(names):
+        own = [r for r in known if r["victim"]["attack"] == name]
         for column, (method, role) in enumerate(kinds):
-            if record["method"] == method and role in record:
-                own = [
-                    r[role]["der"]
-                    for r in known
-                    if r["method"] == method and r["victim"]["attack"] == names[row]
-                ]
-                values[row, column] = np.mean(own)
+            if found := [r[role]["der"] for r in of(own, method, role)]:
+                values[row, column] = np.mean(found)
     size = (2 + 0.75 * len(kinds), 2 + 0.42 * len(names))
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     image = axis.imshow(values, cmap="RdYlGn", vmin=50, vmax=100, aspect="auto")

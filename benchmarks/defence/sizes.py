@@ -63,7 +63,7 @@ def full(datasets: tuple[str, ...] = ("fashion", "mnist", "shapes")) -> list[Cel
             for share in shares:
                 victim = _victim(_F, _R, name, seed, share)
                 cells += [Cell(victim, method) for method in ("none", "mmac-reference", DEFAULT)]
-    return list(dict.fromkeys(cells))
+    return cells
 
 
 def _victim(

@@ -12,13 +12,13 @@ from benchmarks.defence import attacks
 
 Record = dict[str, Any]
 WHOLE = 500
-_ROLES = ("detector", "hardened", "repaired", "original")
+_ROLES = ("detector", "hardened", "repaired")
 
 
 def render(records: Sequence[Record]) -> str:
     """All tables."""
-    main = [r for r in records if r["clean"] == WHOLE and r["victim"]["share"] is None]
-    attacked = [r for r in main if r["victim"]["attack"] != attacks.CLEAN]
+    main = _main(records)
+    attacked = under_attack(records)
     known = [r for r in attacked if r["victim"]["attack"] not in attacks.ADAPTIVE]
     parts = [
         "# What the methods stop",
@@ -28,7 +28,7 @@ def render(records: Sequence[Record]) -> str:
         f"{len(records)} cells.",
         "## All attacks but adaptive ones",
         _summary(known),
-        "## Attack by attack: ASR (mean of victims), default method's detector in the first column",
+        "## Attack by attack: ASR, mean of victims",
         _by_attack(attacked, "asr"),
         "## Attack by attack: DER",
         _by_attack(attacked, "der"),
@@ -46,30 +46,35 @@ def render(records: Sequence[Record]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def under_attack(records: Iterable[Record]) -> list[Record]:
+    """Those of attacked victims, with the attack's own share of poison and all clean samples."""
+    return [r for r in _main(records) if r["victim"]["attack"] != attacks.CLEAN]
+
+
 def columns(records: Iterable[Record]) -> list[tuple[str, str]]:
     """Method and role of every kind of graph there is, ours first."""
-    found = {(r["method"], role) for r in records for role in _ROLES[:3] if role in r}
+    found = {(r["method"], role) for r in records for role in _ROLES if role in r}
     return sorted(found, key=lambda pair: (_ROLES.index(pair[1]), pair[0]))
 
 
 def _summary(records: Sequence[Record]) -> str:
-    rows = [["none", "original", *_four([(r["original"], None, r) for r in _of(records, "none")])]]
-    for method, role in columns(records):
-        rows.append([method, role, *_four([(r[role], r, r) for r in _of(records, method, role)])])
+    kinds = [("none", "original"), *columns(records)]
+    rows = [[method, role, *_six(of(records, method, role), role)] for method, role in kinds]
     heads = ["method", "graph", "ACC", "fall of ACC, worst", "ASR", "ASR, worst", "RA", "DER"]
     return _table(heads, rows)
 
 
-def _four(entries: Sequence[tuple[Record, Any, Record]]) -> list[str]:
-    drops = [whole["original"]["acc"] - figures["acc"] for figures, _, whole in entries]
-    asr = [figures["asr"] for figures, _, _ in entries]
+def _six(records: Sequence[Record], role: str) -> list[str]:
+    figures = [r[role] for r in records]
+    drops = [r["original"]["acc"] - r[role]["acc"] for r in records]
+    asr = [found["asr"] for found in figures]
     return [
-        _spread([figures["acc"] for figures, _, _ in entries]),
+        _spread([found["acc"] for found in figures]),
         _number(max(drops, default=None)),
         _spread(asr),
         _number(max(asr, default=None)),
-        _spread([figures["ra"] for figures, _, _ in entries]),
-        _spread([figures["der"] for figures, _, _ in entries if "der" in figures]),
+        _spread([found["ra"] for found in figures]),
+        _spread([found["der"] for found in figures if "der" in found]),
     ]
 
 
@@ -83,8 +88,8 @@ def _by_attack(records: Sequence[Record], key: str) -> str:
             continue
         row = [name]
         if key == "asr":
-            row.append(_mean([r["original"]["asr"] for r in _of(own, "none")]))
-        row += [_mean([r[role][key] for r in _of(own, method, role)]) for method, role in kinds]
+            row.append(_mean([r["original"]["asr"] for r in of(own, "none")]))
+        row += [_mean([r[role][key] for r in of(own, method, role)]) for method, role in kinds]
         rows.append(row)
     return _table(heads, rows)
 
@@ -92,7 +97,7 @@ def _by_attack(records: Sequence[Record], key: str) -> str:
 def _detection(records: Sequence[Record]) -> str:
     rows = []
     for method in _methods(records, "detector"):
-        own = [r["detector"] for r in _of(records, method, "detector")]
+        own = [r["detector"] for r in of(records, method, "detector")]
         fpr = [figures["fpr"] for figures in own]
         row = [method, _spread(fpr), _number(min(fpr)), _number(max(fpr))]
         for key in ("tpr", "auc"):
@@ -105,7 +110,7 @@ def _detection(records: Sequence[Record]) -> str:
 def _clean_models(records: Sequence[Record]) -> str:
     rows = []
     for method, role in columns(records):
-        drops = [r["original"]["acc"] - r[role]["acc"] for r in _of(records, method, role)]
+        drops = [r["original"]["acc"] - r[role]["acc"] for r in of(records, method, role)]
         rows.append([method, role, _spread(drops), _number(max(drops, default=None))])
     return _table(["method", "graph", "fall of ACC", "worst"], rows)
 
@@ -146,7 +151,7 @@ def _grouped(
 
 def _seconds(records: Sequence[Record]) -> str:
     names = sorted({r["method"] for r in records} - {"none"})
-    rows = [[name, _mean([r["seconds"] for r in _of(records, name)])] for name in names]
+    rows = [[name, _mean([r["seconds"] for r in of(records, name)])] for name in names]
     return _table(["method", "seconds"], rows)
 
 
@@ -154,12 +159,17 @@ def _methods(records: Iterable[Record], role: str) -> list[str]:
     return sorted({r["method"] for r in records if role in r})
 
 
-def _of(records: Iterable[Record], method: str, role: str = "original") -> list[Record]:
+def _main(records: Iterable[Record]) -> list[Record]:
+    return [r for r in records if r["clean"] == WHOLE and r["victim"]["share"] is None]
+
+
+def of(records: Iterable[Record], method: str, role: str = "original") -> list[Record]:
+    """Those of a method that have a kind of graph."""
     return [r for r in records if r["method"] == method and role in r]
 
 
 def _victim(record: Record) -> str:
-    return str(sorted(record["victim"].items(), key=lambda item: item[0]))
+    return str(sorted(record["victim"].items()))
 
 
 def _mean(values: Sequence[float]) -> str:
