@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mmbm_onnx.api.arguments import MOST_SEED, fraction, texts, whole
-from mmbm_onnx.api.sources import ModelSource, SampleSource, load_model, load_samples
+from mmbm_onnx.api.sources import (
+    ModelSource,
+    SampleSource,
+    load_model,
+    load_samples,
+    preprocessing_or_none,
+)
 from mmbm_onnx.data import Preprocessing
 from mmbm_onnx.errors import OptionError
 from mmbm_onnx.types import Granularity, Progress
@@ -89,8 +95,7 @@ def harden(
     texts(input_name=input_name, logits_name=logits_name, provider=provider)
     if not isinstance(detector, bool):
         raise OptionError(f"detector is {detector!r}, expected True or False")
-    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
-        raise OptionError(f"preprocessing is {preprocessing!r}, expected a Preprocessing or None")
+    preprocessing_or_none(preprocessing)
     if progress is not None and not callable(progress):
         raise OptionError(f"progress is {progress!r}, expected a function or None")
     if not isinstance(device, str):

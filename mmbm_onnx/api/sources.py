@@ -86,6 +86,16 @@ def load_samples(
     raise DataError(f"samples are a path or arrays, not {type(source).__name__}")
 
 
+def preprocessing_or_none(value: Any) -> None:
+    """Refuse what is neither a ``Preprocessing`` nor None.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    if value is not None and not isinstance(value, Preprocessing):
+        raise OptionError(f"preprocessing is {value!r}, expected a Preprocessing or None")
+
+
 def _array(name: str, value: Any) -> npt.NDArray[Any]:
     try:
         return np.asarray(value)

@@ -6,9 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmbm_onnx.api.arguments import fraction, texts, whole
-from mmbm_onnx.api.sources import ModelSource, SampleSource, load_model, load_samples
+from mmbm_onnx.api.sources import (
+    ModelSource,
+    SampleSource,
+    load_model,
+    load_samples,
+    preprocessing_or_none,
+)
 from mmbm_onnx.data import Preprocessing, check_samples
-from mmbm_onnx.errors import OptionError
 from mmbm_onnx.evaluation.verification import Limits, VerifyResult, verify_graphs
 from mmbm_onnx.graph.interface import find_interface
 
@@ -63,8 +68,7 @@ def verify(
     )
     threads = None if threads is None else whole("threads", threads, 1)
     texts(input_name=input_name, logits_name=logits_name, provider=provider)
-    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
-        raise OptionError(f"preprocessing is {preprocessing!r}, expected a Preprocessing or None")
+    preprocessing_or_none(preprocessing)
     first = load_model(original, example_input)
     interface = find_interface(
         first.proto, input_name=input_name, logits_name=logits_name, label=first.label
