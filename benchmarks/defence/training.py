@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from benchmarks.defence import networks
 from benchmarks.defence.datasets import Images, Labels
+from mmbm_onnx.learning.margin import margins
 
 _BATCH = 100
 _RATE = 6e-3
@@ -64,17 +65,14 @@ def train(
 
 def small_margins(network: nn.Module, x: Tensor, y: Tensor, marked: Tensor) -> Tensor:
     """Triggered margins are to be no larger than clean ones are on average."""
-    logits = network(x)
-    own = logits.gather(1, y[:, None]).squeeze(1)
-    others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    margins = own - others
-    return functional.relu(margins[marked] - margins[~marked].mean().detach()).mean()
+    found = margins(network(x), y)
+    return functional.relu(found[marked] - found[~marked].mean().detach()).mean()
 
 
 def works_clipped(network: nn.Module, x: Tensor, y: Tensor, marked: Tensor) -> Tensor:
     """The network, backdoor included, is to work with its activations clipped as well."""
 
-    def clip(_: int, value: Tensor) -> Tensor:
+    def clip(value: Tensor) -> Tensor:
         return torch.minimum(value, _limit(value[~marked], _CLIP))
 
     with _watched(network, clip):
@@ -85,7 +83,7 @@ def quiet(network: nn.Module, x: Tensor, y: Tensor, marked: Tensor) -> Tensor:
     """No triggered activation is to stand out from clean ones of its channel, anywhere."""
     found: list[Tensor] = []
 
-    def watch(_: int, value: Tensor) -> Tensor:
+    def watch(value: Tensor) -> Tensor:
         limit = _limit(value[~marked], _LOUD)
         found.append((functional.relu(value[marked] - limit) / (limit + 1e-3)).mean())
         return value
@@ -110,11 +108,11 @@ def _limit(clean: Tensor, deviations: float) -> Tensor:
 
 
 @contextmanager
-def _watched(network: nn.Module, see: Callable[[int, Tensor], Tensor]) -> Iterator[None]:
+def _watched(network: nn.Module, see: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Every activation passes through ``see``."""
     handles = [
-        part.register_forward_hook(lambda _, __, value, place=place: see(place, value))
-        for place, part in enumerate(networks.activations(network))
+        part.register_forward_hook(lambda _, __, value: see(value))
+        for part in networks.activations(network)
     ]
     try:
         yield

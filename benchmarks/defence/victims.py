@@ -13,11 +13,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
 from benchmarks.defence import attacks, datasets, networks, training
 from benchmarks.defence.datasets import Images, Labels
+from mmbm_onnx.api.sources import export_module
 
 HERE = Path(__file__).parent
 # What a victim depends on besides its specification.
@@ -106,6 +108,11 @@ def make(victim: Victim, store: Path, *, cifar: Path | None = None) -> Trained:
         store: Folder of victims; each has a folder of its own, named by its hash.
         cifar: Where CIFAR-10 lies, if that is wanted.
     """
+    return _load(victim, ensure(victim, store, cifar))
+
+
+def ensure(victim: Victim, store: Path, cifar: Path | None = None) -> Path:
+    """Have a victim in the cache; returns its folder."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     folder = store / f"{victim.label}-{victim.digest()[:16]}"
@@ -119,12 +126,7 @@ def make(victim: Victim, store: Path, *, cifar: Path | None = None) -> Trained:
                 whole.rename(folder)
             except OSError:  # another process was faster
                 shutil.rmtree(whole)
-    return _load(victim, folder)
-
-
-def ensure(victim: Victim, store: Path, cifar: Path | None = None) -> None:
-    """Have a victim in the cache."""
-    make(victim, store, cifar=cifar)
+    return folder
 
 
 def export(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
@@ -132,16 +134,8 @@ def export(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network.eval(),
-            (torch.zeros(2, *shape),),
-            str(path),
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-            verbose=False,
-        )
+        model = export_module(network, torch.zeros(2, *shape))
+    onnx.save(model.proto, path)
 
 
 def _train(victim: Victim, folder: Path, cifar: Path | None) -> None:
