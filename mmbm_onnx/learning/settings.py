@@ -13,6 +13,7 @@ Scale = Literal["logarithmic", "linear"]
 Penalty = Literal["margin", "norm"]
 AttackerKind = Literal["universal", "noise"]
 Keep = Literal["last", "held"]
+Score = Literal["evidence", "margin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class Settings:
     input_steps: int = 100
     input_rate: float = 0.02
     keep: Keep = "held"
+    score: Score = "evidence"
 
     def for_inputs(self, values: int) -> Settings:
         """The same with a batch size lowered for large inputs, so that a step fits in memory.
@@ -114,10 +116,16 @@ _METHODS = {
     "mmac-universal": Settings("mmac-universal"),
     # MMAC's objective over inputs from noise, scale-free: nothing in it depends on the unit of
     # activations or logits.
-    "mmac": Settings("mmac", attackers="noise", renewed_every=10, renewal_steps=20),
+    "mmac": Settings("mmac", attackers="noise", renewed_every=10, renewal_steps=20, score="margin"),
     # MM-BM, arXiv 2205.06900, section 5: fidelity plus the norm of the bounds.
     "mmbm": Settings(
-        "mmbm", start="maximum", penalty="norm", weight=0.5, learning_rate=0.02, accuracy=0.95
+        "mmbm",
+        start="maximum",
+        penalty="norm",
+        weight=0.5,
+        learning_rate=0.02,
+        accuracy=0.95,
+        score="margin",
     ),
     # MMAC, arXiv 2308.04617, with the constants of its public implementation.
     "mmac-reference": Settings(
@@ -144,6 +152,7 @@ _METHODS = {
         renewed_every=100,
         attack_bounded=False,
         keep="last",
+        score="margin",
     ),
 }
 METHODS = tuple(_METHODS)

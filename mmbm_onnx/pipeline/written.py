@@ -14,31 +14,28 @@ import torch
 from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.evaluation.compare import rows_that_differ, worst_difference
 from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
-from mmbm_onnx.evaluation.predictions import (
-    Predictions,
-    Verdicts,
-    predict,
-    predict_detector,
-)
+from mmbm_onnx.evaluation.predictions import Predictions
 from mmbm_onnx.execution.classifier import Classifier
-from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.fit import Learned
+from mmbm_onnx.learning.settings import Score
 from mmbm_onnx.learning.statistics import activation_statistics, share_above
 from mmbm_onnx.pipeline.preparation import BATCH
+from mmbm_onnx.pipeline.runner import Runner
+from mmbm_onnx.pipeline.scoring import Scoring, score_clean
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
-from mmbm_onnx.runtime.batches import affordable_batch, run_batches
-from mmbm_onnx.runtime.sessions import Session
+from mmbm_onnx.runtime.batches import affordable_batch
 from mmbm_onnx.types import DETECTOR_OUTPUTS, Interface, Samples, Site
 
 _NOISE_SAMPLES = 64
 # Of bounded logits in ONNX Runtime against torch, relative to the largest logit.
 _TOLERANCE = 1e-4
 _HALF_TOLERANCE = 2e-2
+_SCORE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +46,10 @@ class Written:
         hardened: The hardened graph.
         detector: The detector graph, or None.
         null: Its null.
-        leave_one_out: Share of calibration samples flagged, each against the null of the others.
-        answers: Role to answers in ONNX Runtime.
+        score: What it flags by: evidence only where there is some.
+        leave_one_out: Share of the null's samples flagged, each against the null of the others.
+        answers: Role to answers in ONNX Runtime; the detector's are those to samples that its
+            evidence was not fitted on.
         clean_max: Largest activation of each site on the calibration part; 0 if none gets there.
         share_above: Share of each site's activations above their bound there.
         torch_difference: Worst difference of the hardened graph's logits from torch with the same
@@ -61,6 +60,7 @@ class Written:
     hardened: onnx.ModelProto
     detector: onnx.ModelProto | None
     null: Null | None
+    score: Score
     leave_one_out: float | None
     answers: Mapping[str, Predictions]
     clean_max: Mapping[str, float]
@@ -80,6 +80,8 @@ def write_graphs(
     fit: Samples,
     calibration: Samples,
     false_positive_rate: float | None,
+    score: Score,
+    seed: int,
     stamps: Mapping[str, str],
     provider: str | None,
     threads: int | None,
@@ -93,9 +95,11 @@ def write_graphs(
         sites: Where bounds go.
         learned: The bounds.
         classifier: The torch execution that ONNX Runtime must agree with.
-        fit: The part bounds were learned on, for comparing graphs.
-        calibration: The part the null is fitted on; nothing else sees it.
+        fit: The part bounds were learned on.
+        calibration: The part that they are judged on.
         false_positive_rate: Of the detector, or None for no detector.
+        score: What the detector flags by.
+        seed: Of choices among samples.
         stamps: Provenance.
         provider, threads: Of ONNX Runtime.
 
@@ -104,7 +108,7 @@ def write_graphs(
             changes an output that it does not flag.
     """
     size = affordable_batch(calibration.x[0].size, BATCH)
-    run = _Runner(interface, provider, threads, size)
+    run = Runner(interface, provider, threads, size)
     stamps = {**stamps, "bounds": str(len(learned.bounds))}
     hardened = insert_bounds(proto, sites, learned.bounds)
     stamp(hardened, {**stamps, "graph": "hardened"})
@@ -122,25 +126,47 @@ def write_graphs(
     answers = {"original": run.answers(proto, calibration.x)}
     answers["hardened"] = run.answers(hardened, calibration.x)
     detector, null, leave_one_out = None, None, None
+    flags_by: Score = "margin"
     warnings: list[str] = []
     if false_positive_rate is not None:
-        scores = _clean_scores(run, proto, interface, sites, learned, calibration)
-        null = fit_null(scores, false_positive_rate)
-        leave_one_out = leave_one_out_rate(scores, false_positive_rate)
+        scoring = score_clean(
+            run,
+            proto,
+            interface,
+            sites,
+            learned,
+            fit,
+            calibration,
+            kind=score,
+            seed=seed,
+        )
+        warnings.extend(scoring.warnings)
+        flags_by = "margin" if scoring.evidence is None else "evidence"
+        null = fit_null(scoring.scores, false_positive_rate)
+        leave_one_out = leave_one_out_rate(scoring.scores, false_positive_rate)
         if null.kind == "gaussian":
             warnings.append(
-                f"{len(scores)} calibration samples are too few for a distribution-free threshold "
+                f"{len(null.scores)} clean scores are too few for a distribution-free threshold "
                 f"at a false-positive rate of {false_positive_rate:g}; a Gaussian tail is used"
             )
         detector = _write_detector(
-            run, proto, interface, sites, learned, null, stamps, (fit.x, calibration.x)
+            run,
+            proto,
+            interface,
+            sites,
+            learned,
+            null,
+            scoring,
+            stamps,
+            (calibration.x, fit.x),
         )
-        answers["detector"] = run.verdicts(detector, calibration.x)
+        answers["detector"] = scoring.verdicts(null, answers["original"])
     found = activation_statistics(classifier, x, sites, "tensor", run.batch_size)
     return Written(
         hardened=hardened,
         detector=detector,
         null=null,
+        score=flags_by,
         leave_one_out=leave_one_out,
         answers=answers,
         clean_max={
@@ -151,51 +177,6 @@ def write_graphs(
         torch_difference=difference,
         warnings=warnings,
     )
-
-
-def _clean_scores(
-    run: _Runner,
-    proto: onnx.ModelProto,
-    interface: Interface,
-    sites: Sequence[Site],
-    learned: Learned,
-    calibration: Samples,
-) -> npt.NDArray[np.float32]:
-    """Scores of the calibration part, ``(n,)`` in logits, from the very graph that will ship.
-
-    The score does not depend on the null, so a stand-in will do to build the graph with.
-    """
-    stand_in = fit_null(np.zeros(2, np.float32), 0.5)
-    draft = build_detector(proto, interface, sites, learned.bounds, stand_in)
-    return np.asarray(run.verdicts(draft, calibration.x).score, dtype=np.float32)
-
-
-class _Runner:
-    """ONNX Runtime with the same settings for every graph."""
-
-    def __init__(
-        self, interface: Interface, provider: str | None, threads: int | None, batch_size: int
-    ) -> None:
-        self.interface = interface
-        self.batch_size = batch_size
-        self.provider = provider
-        self.threads = threads
-
-    def session(self, proto: onnx.ModelProto) -> Session:
-        return Session(proto, provider=self.provider, threads=self.threads)
-
-    def logits(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        name = self.interface.logits
-        session = self.session(with_outputs(proto, [name]))
-        found = run_batches(session, self.interface, x, [name], self.batch_size)[name]
-        logits: npt.NDArray[np.float32] = np.asarray(found).astype(np.float32)
-        return logits
-
-    def answers(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Predictions:
-        return predict(self.session(proto), self.interface, x, batch_size=self.batch_size)
-
-    def verdicts(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Verdicts:
-        return predict_detector(self.session(proto), self.interface, x, batch_size=self.batch_size)
 
 
 def _check_against_torch(
@@ -221,12 +202,13 @@ def _check_against_torch(
 
 
 def _write_detector(
-    run: _Runner,
+    run: Runner,
     proto: onnx.ModelProto,
     interface: Interface,
     sites: Sequence[Site],
     learned: Learned,
     null: Null,
+    scoring: Scoring,
     stamps: Mapping[str, str],
     parts: Sequence[npt.NDArray[Any]],
 ) -> onnx.ModelProto:
@@ -235,7 +217,13 @@ def _write_detector(
     original = run.answers(proto, x).outputs
     for share_prefix in (True, False):
         detector = build_detector(
-            proto, interface, sites, learned.bounds, null, share_prefix=share_prefix
+            proto,
+            interface,
+            sites,
+            learned.bounds,
+            null,
+            scoring.evidence,
+            share_prefix=share_prefix,
         )
         rate = repr(null.false_positive_rate)
         stamp(detector, {**stamps, "graph": "detector", FALSE_POSITIVE_RATE: rate})
@@ -245,11 +233,25 @@ def _write_detector(
         shared = {name: verdicts.outputs[name] for name in original}
         differing = rows_that_differ(original, shared) & ~verdicts.flagged
         if not differing.any():
+            _check_scores(verdicts.score[: len(parts[0])], scoring.expected, x.dtype)
             return detector
     raise RewriteError(
         f"the detector changes {int(differing.sum())} of {len(x)} outputs that it does not flag; "
         "nothing is written"
     )
+
+
+def _check_scores(
+    found: npt.NDArray[Any], expected: npt.NDArray[np.float32], dtype: np.dtype[Any]
+) -> None:
+    tolerance = _HALF_TOLERANCE if dtype.itemsize == 2 else _SCORE_TOLERANCE
+    scale = float(np.abs(expected).max(initial=1.0))
+    difference = float(np.abs(found - expected).max())
+    if not difference <= tolerance * scale:
+        raise RewriteError(
+            f"the detector's scores differ by {difference:.1e} from those its threshold was set "
+            "by; nothing is written"
+        )
 
 
 def _noise(x: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -89,17 +89,20 @@ class DetectorPart:
     Attributes:
         false_positive_rate_requested: What was asked for, a fraction.
         false_positive_rate_measured: Share of clean samples flagged, a fraction.
-        measured_on: How: ``"leave-one-out"`` on the calibration split, each sample against the
-            null of the others, or ``"calibration"``, all against the null they make themselves.
+        measured_on: How: ``"leave-one-out"``, each sample of the null against the null of the
+            others, or ``"calibration"``, all against the null they make themselves.
+        score: ``"margin"``, the margin difference in logits, or ``"evidence"``, which adds how
+            unlike clean samples of the decided class the activations are, in standard deviations.
         null: ``"conformal"`` (distribution-free) or ``"gaussian"`` (the tail of a normal
-            distribution, where the calibration split is too small).
+            distribution, where there are too few samples).
         null_samples: Number of samples the null was made from.
-        threshold_score: Score from which a sample is flagged, in logits; None where none is.
+        threshold_score: Score from which a sample is flagged; None where none is.
     """
 
     false_positive_rate_requested: float
     false_positive_rate_measured: float
     measured_on: Literal["leave-one-out", "calibration"]
+    score: Literal["evidence", "margin"]
     null: Literal["conformal", "gaussian"]
     null_samples: int
     threshold_score: float | None

@@ -49,7 +49,7 @@ def bound_output(
     node: gs.Node,
     site: Site,
     bound: npt.NDArray[np.float32],
-) -> None:
+) -> gs.Tensor:
     """Bound what ``node`` produces; the tensor's name stays with the bounded value.
 
     A Clip used as ReLU6 takes a scalar bound as its upper limit. Every other activation keeps its
@@ -62,18 +62,22 @@ def bound_output(
         site: What is known of the tensor.
         bound: float32, ``()`` or ``(channels,)``.
 
+    Returns:
+        The value before the bound, or the bounded one where a ReLU6 took the bound itself.
+
     Raises:
         RewriteError: The bound does not fit the tensor, or cannot be said at this opset.
     """
     check_bound(surgeon.opset, site, bound)
     if node.op == "Clip" and bound.ndim == 0:
         _tighten(surgeon, node, site, bound)
-        return
+        return node.outputs[0]
     bounded = node.outputs[0]
     unbounded = surgeon.variable(f"{bounded.name}/mmbm_unbounded")
     surgeon.describe(graph, unbounded.name, like=bounded.name)
     node.outputs[0] = unbounded
     surgeon.insert_after(graph, node, bound_node(surgeon, unbounded, bounded, site, bound))
+    return unbounded
 
 
 def bound_node(

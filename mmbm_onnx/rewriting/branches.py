@@ -33,6 +33,8 @@ class Branch:
 
     Attributes:
         heads: Names of the graph outputs that are the logits or derived from them.
+        unbounded: Once built, the branch's value of each main-graph site before its bound, by the
+            site's tensor name.
 
     Raises:
         RewriteError: The logits are not in the main graph, or depend on no bounded activation.
@@ -74,6 +76,7 @@ class Branch:
             bounded |= topology.downstream(fed)
         self._head_nodes = sorted(behind & needed)
         self._copied = (bounded & needed) - behind
+        self.unbounded: dict[str, gs.Tensor] = {}
         self._values: dict[str, gs.Tensor] = {}
         self._private: dict[str, gs.Tensor] = {}
         self._weights: dict[str, gs.Tensor] = {}
@@ -127,7 +130,9 @@ class Branch:
             self._surgeon.describe(graph, new.name, like=original.name)
             if prefix == BOUNDED and original.name in self._sites:
                 site = self._sites[original.name].site
-                bound_output(self._surgeon, graph, copy, site, self._bounds[site.tensor])
+                self.unbounded[site.tensor] = bound_output(
+                    self._surgeon, graph, copy, site, self._bounds[site.tensor]
+                )
         if prefix == BOUNDED:
             self._bound_inside(node, copy)
 
@@ -160,6 +165,7 @@ class Branch:
             self._surgeon.describe(graph, target.name, like=name)
             bound = self._bounds[name]
             graph.nodes.append(bound_node(self._surgeon, source, target, site, bound))
+            self.unbounded[name] = source
             return target
         if name in topology.constant:
             return self._weight(name)

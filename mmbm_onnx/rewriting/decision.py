@@ -1,13 +1,15 @@
 """The decision inside the detector graph: score, p-value, flag, corrected logits.
 
-MMDF (arXiv 2308.04617): with k the original's decision, the score is the margin of k in the
-original minus the margin of k in the bounded branch; a score that is improbable on clean samples
-is flagged, and the answer is then the bounded branch's best class other than k. Everything is
-computed in float32, with operators of opset 9 and up.
+MMDF (arXiv 2308.04617): with k the original's decision, the margin difference is the margin of k
+in the original minus the margin of k in the bounded branch. It is the score, alone or with the
+evidence of the activations; a score that is improbable on clean samples is flagged, and the answer
+is then the bounded branch's best class other than k. Everything is computed in float32, with
+operators of opset 9 and up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +31,7 @@ class Decision:
     """Tensors of the decision, each ``(n, 1)`` unless said otherwise.
 
     Attributes:
-        score: Margin difference in logits, float32; not a number if any logit is not.
+        score: float32; not a number if any logit is not.
         p_value: float32.
         flagged: bool.
         suspected: The original's decision, int64.
@@ -47,9 +49,25 @@ class Decision:
 
 
 def decide(
-    ops: Operators, original: gs.Tensor, bounded: gs.Tensor, dtype: int, classes: int, null: Null
+    ops: Operators,
+    original: gs.Tensor,
+    bounded: gs.Tensor,
+    dtype: int,
+    classes: int,
+    null: Null,
+    weigh: Callable[[gs.Tensor, gs.Tensor], gs.Tensor] | None = None,
 ) -> Decision:
-    """Append the decision on two logits tensors ``(n, classes)`` of ONNX element type ``dtype``."""
+    """Append the decision on two logits tensors ``(n, classes)`` of ONNX element type ``dtype``.
+
+    Args:
+        ops: Where nodes go.
+        original, bounded: The logits.
+        dtype: Their type.
+        classes: Number of classes.
+        null: What the score looks like on clean samples.
+        weigh: Makes the score ``(n, 1)`` of the original's decision as a mask ``(n, classes)`` and
+            the margin difference ``(n, 1)``; None where that is the score.
+    """
     if dtype in _HALF:
         # ONNX Runtime drops pairs of casts, and with them the rounding that decides between equal
         # classes; Flatten changes nothing on (n, classes) and stands between the two.
@@ -68,7 +86,8 @@ def decide(
         for name, logits in (("original", first), ("bounded", second))
     ]
     difference = ops.add("Sub", *margins, name="margin_difference")
-    score = _spoiled_by_nan(ops, difference, first, second)
+    score = difference if weigh is None else weigh(mask, difference)
+    score = _spoiled_by_nan(ops, score, first, second)
     undefined = ops.add("IsNaN", score, name="score_is_nan")
     threshold = ops.constant("threshold", null.threshold, np.float32)
     above = ops.add("Greater", score, threshold, name="above_threshold")

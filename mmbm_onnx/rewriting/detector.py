@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -13,6 +13,8 @@ from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.graph.walk import value_types
 from mmbm_onnx.rewriting.branches import Branch
 from mmbm_onnx.rewriting.decision import Decision, decide
+from mmbm_onnx.rewriting.evidence import Evidence
+from mmbm_onnx.rewriting.evidence_nodes import score, summarize, watched_sites
 from mmbm_onnx.rewriting.harden import locate
 from mmbm_onnx.rewriting.null import Null
 from mmbm_onnx.rewriting.operators import Operators
@@ -30,6 +32,7 @@ from mmbm_onnx.types import (
 )
 
 _OPSET = 9
+_ALWAYS = Null("gaussian", np.zeros(0, np.float32), 0.0, 1.0, -np.inf, 0.5)
 _FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 # ONNX Runtime has no Where for these on the CPU; the wider type holds each exactly.
 _WIDER: dict[int, int] = {
@@ -58,6 +61,7 @@ def build_detector(
     sites: Sequence[Site],
     bounds: Bounds,
     null: Null,
+    evidence: Evidence | None = None,
     *,
     share_prefix: bool = True,
 ) -> onnx.ModelProto:
@@ -67,7 +71,7 @@ def build_detector(
     that are the logits, or derived from them, keep name, type, shape and place, and carry the
     original's value, bit for bit, wherever nothing is flagged; where flagged, they are computed
     from the bounded logits with the suspected class masked. Five outputs follow, each ``(batch,)``:
-    ``mmbm_flagged`` (bool), ``mmbm_p_value`` (float), ``mmbm_score`` (float, in logits),
+    ``mmbm_flagged`` (bool), ``mmbm_p_value`` (float), ``mmbm_score`` (float),
     ``mmbm_suspected_class`` (int64, the original's decision) and ``mmbm_corrected_class`` (int64).
 
     A subgraph (If, Loop) that depends on a bounded activation is copied whole, with its own
@@ -79,6 +83,8 @@ def build_detector(
         sites: What is known of its activations.
         bounds: The bound of each activation to bound, float32, ``()`` or ``(channels,)``.
         null: What the score looks like on clean samples.
+        evidence: What joins the margin difference in the score; None for that difference alone,
+            in logits.
         share_prefix: Compute once what both branches have in common before the first bound.
 
     Raises:
@@ -86,49 +92,116 @@ def build_detector(
             depend on no bound; an output behind the logits has no batch axis or a type that
             cannot be selected row by row; or a bound does not fit.
     """
-    surgeon = Surgeon(proto)
-    if surgeon.opset < _OPSET:
-        raise RewriteError(
-            f"a detector needs opset {_OPSET} or later, the model has {surgeon.opset}; use "
-            "--no-detector, or convert the model with onnx.version_converter"
-        )
-    taken = sorted(set(DETECTOR_OUTPUTS) & surgeon.names())
-    if taken:
-        raise RewriteError(f"the model has a tensor named {taken[0]!r} already; is it a detector?")
-    types = _types(proto)
-    activations = locate(surgeon, sites, bounds)
-    branch = Branch(
-        surgeon,
-        activations,
-        bounds,
-        interface.logits,
-        lambda name: types[name].tensor_type.elem_type if name in types else 0,
-        share_prefix=share_prefix,
-    )
-    ranks = {name: _rank(name, types, interface) for name in branch.heads}
-    if interface.output not in ranks:
-        raise RewriteError(
-            f"output {interface.output!r} does not depend on the logits {interface.logits!r}"
-        )
-    bounded = branch.build()
-    ops = Operators(surgeon, "mmbm_decision/")
-    decision = decide(
-        ops,
-        _producing(surgeon, interface.logits),
-        bounded,
-        _logits_type(types, interface),
-        interface.classes,
-        null,
-    )
-    answers = branch.build_heads(decision.logits)
-    for index, tensor in enumerate(surgeon.graph.outputs):
-        if tensor.name in answers:
-            kind = types[tensor.name].tensor_type.elem_type
-            surgeon.graph.outputs[index] = _select(
-                surgeon, ops, decision, tensor, answers[tensor.name], kind, ranks[tensor.name]
+    pair = _Pair(proto, interface, sites, bounds, share_prefix=share_prefix)
+    if evidence is None:
+        return pair.decided(null)
+    ops = Operators(pair.surgeon, "mmbm_evidence/")
+    known = {site.tensor: site for site in sites}
+    summaries = {
+        site.tensor: summarize(ops, pair.branch.unbounded[site.tensor], known[site.tensor])
+        for site in evidence.sites
+    }
+    return pair.decided(null, lambda mask, margin: score(ops, evidence, summaries, mask, margin))
+
+
+def build_probe(
+    proto: onnx.ModelProto, interface: Interface, sites: Sequence[Site], bounds: Bounds
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A detector that flags every sample by its margin difference, to see what it would answer,
+    and tells the summaries that evidence is made of.
+
+    Args:
+        proto, interface, sites, bounds: As for ``build_detector``.
+
+    Returns:
+        The graph, and for some sites' tensors the name of the output with the summary, float32
+        ``(batch, views, channels)``.
+
+    Raises:
+        RewriteError: As ``build_detector``.
+    """
+    pair = _Pair(proto, interface, sites, bounds, share_prefix=True)
+    ops = Operators(pair.surgeon, "mmbm_evidence/")
+    outputs: dict[str, gs.Tensor] = {}
+    for site in watched_sites([site for site in sites if site.tensor in pair.branch.unbounded]):
+        summary = summarize(ops, pair.branch.unbounded[site.tensor], site)
+        name = f"output/{site.tensor}"
+        outputs[site.tensor] = ops.add("Transpose", summary, name=name, perm=[1, 0, 2])
+    probe = pair.decided(_ALWAYS, further=list(outputs.values()))
+    return probe, {tensor: output.name for tensor, output in outputs.items()}
+
+
+class _Pair:
+    """Both branches in one graph, not decided yet."""
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        interface: Interface,
+        sites: Sequence[Site],
+        bounds: Bounds,
+        *,
+        share_prefix: bool,
+    ) -> None:
+        self.surgeon = surgeon = Surgeon(proto)
+        self._proto = proto
+        self._interface = interface
+        if surgeon.opset < _OPSET:
+            raise RewriteError(
+                f"a detector needs opset {_OPSET} or later, the model has {surgeon.opset}; use "
+                "--no-detector, or convert the model with onnx.version_converter"
             )
-    _append_outputs(surgeon, ops, decision, _batch_dim(proto, interface))
-    return surgeon.export()
+        taken = sorted(set(DETECTOR_OUTPUTS) & surgeon.names())
+        if taken:
+            raise RewriteError(
+                f"the model has a tensor named {taken[0]!r} already; is it a detector?"
+            )
+        self._types = types = _types(proto)
+        self.branch = Branch(
+            surgeon,
+            locate(surgeon, sites, bounds),
+            bounds,
+            interface.logits,
+            lambda name: types[name].tensor_type.elem_type if name in types else 0,
+            share_prefix=share_prefix,
+        )
+        self._ranks = {name: _rank(name, types, interface) for name in self.branch.heads}
+        if interface.output not in self._ranks:
+            raise RewriteError(
+                f"output {interface.output!r} does not depend on the logits {interface.logits!r}"
+            )
+        self._bounded = self.branch.build()
+
+    def decided(
+        self,
+        null: Null,
+        weigh: Callable[[gs.Tensor, gs.Tensor], gs.Tensor] | None = None,
+        further: Sequence[gs.Tensor] = (),
+    ) -> onnx.ModelProto:
+        """The graph with its decision; ``further`` float32 tensors of three axes are outputs."""
+        surgeon, interface, types = self.surgeon, self._interface, self._types
+        ops = Operators(surgeon, "mmbm_decision/")
+        decision = decide(
+            ops,
+            _producing(surgeon, interface.logits),
+            self._bounded,
+            _logits_type(types, interface),
+            interface.classes,
+            null,
+            weigh,
+        )
+        answers = self.branch.build_heads(decision.logits)
+        for index, tensor in enumerate(surgeon.graph.outputs):
+            if tensor.name in answers:
+                name, kind = tensor.name, types[tensor.name].tensor_type.elem_type
+                surgeon.graph.outputs[index] = _select(
+                    surgeon, ops, decision, tensor, answers[name], kind, self._ranks[name]
+                )
+        _append_outputs(surgeon, ops, decision, _batch_dim(self._proto, interface))
+        for output in further:
+            info = onnx.helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [None] * 3)
+            surgeon.append_output(output, info)
+        return surgeon.export()
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:

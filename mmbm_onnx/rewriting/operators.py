@@ -10,8 +10,15 @@ import onnx_graphsurgeon as gs
 
 from mmbm_onnx.rewriting.surgeon import Surgeon
 
-# First opsets whose Reduce* and Squeeze take their axes as an input (operator changelog).
-_AXES_INPUT = {"ReduceSum": 13, "Squeeze": 13, "ReduceMax": 18, "ReduceMin": 18}
+# First opsets in which these take their axes as an input (operator changelog).
+_AXES_INPUT = {
+    "ReduceSum": 13,
+    "Squeeze": 13,
+    "Unsqueeze": 13,
+    "ReduceMax": 18,
+    "ReduceMean": 18,
+    "ReduceMin": 18,
+}
 
 
 class Operators:
@@ -52,16 +59,32 @@ class Operators:
 
     def reduce(self, op: str, tensor: gs.Tensor, name: str) -> gs.Tensor:
         """``ReduceSum``, ``ReduceMax`` or ``ReduceMin`` over axis 1, which stays with length 1."""
-        return self._over_axis_1(op, tensor, name, None, keepdims=1)
+        return self.over(op, tensor, [1], name)
 
     def squeeze(self, tensor: gs.Tensor, name: str, output: gs.Tensor = None) -> gs.Tensor:
         """``(n, 1)`` to ``(n,)``."""
-        return self._over_axis_1("Squeeze", tensor, name, output)
+        return self._with_axes("Squeeze", tensor, [1], name, output)
 
-    def _over_axis_1(
-        self, op: str, tensor: gs.Tensor, name: str, output: gs.Tensor, **attributes: int
+    def unsqueeze(self, tensor: gs.Tensor, axis: int, name: str) -> gs.Tensor:
+        """With a new axis of length 1."""
+        return self._with_axes("Unsqueeze", tensor, [axis], name, None)
+
+    def over(
+        self, op: str, tensor: gs.Tensor, axes: list[int], name: str, keepdims: int = 1
+    ) -> gs.Tensor:
+        """A reduction over some axes."""
+        return self._with_axes(op, tensor, axes, name, None, keepdims=keepdims)
+
+    def _with_axes(
+        self,
+        op: str,
+        tensor: gs.Tensor,
+        axes: list[int],
+        name: str,
+        output: gs.Tensor,
+        **attributes: int,
     ) -> gs.Tensor:
         if self._surgeon.opset < _AXES_INPUT[op]:
-            return self.add(op, tensor, name=name, output=output, axes=[1], **attributes)
-        axes = self.constant(f"{name}_axes", [1], np.int64)
-        return self.add(op, tensor, axes, name=name, output=output, **attributes)
+            return self.add(op, tensor, name=name, output=output, axes=axes, **attributes)
+        given = self.constant(f"{name}_axes", axes, np.int64)
+        return self.add(op, tensor, given, name=name, output=output, **attributes)

@@ -57,7 +57,9 @@ def pieces() -> dict[str, Any]:
             "hardened": Figures(accuracy=0.98, agreement=0.98),
             "detector": Figures(accuracy=1.0, agreement=1.0),
         },
-        "detector": DetectorPart(0.01, 0.0, "leave-one-out", "gaussian", 30, np.float32(1.5)),
+        "detector": DetectorPart(
+            0.01, 0.0, "leave-one-out", "evidence", "gaussian", 30, np.float32(1.5)
+        ),
         "latency": [
             Latency(role, 1, 0.001, ratio, 1.0, 2.0, 50)
             for role, ratio in (("original", 1.0), ("hardened", 1.02), ("detector", 1.9))

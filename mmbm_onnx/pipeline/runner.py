@@ -1,0 +1,89 @@
+"""ONNX Runtime with the same settings for every graph of a hardening."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmbm_onnx.evaluation.predictions import Predictions, Verdicts, predict, predict_detector
+from mmbm_onnx.graph.outputs import with_outputs
+from mmbm_onnx.runtime.batches import run_batches
+from mmbm_onnx.runtime.sessions import Session
+from mmbm_onnx.types import Interface
+
+_TRIAL = 3  # samples that tell an output's batch axis from any other
+
+
+class Runner:
+    """Runs graphs with the original's interface.
+
+    Args:
+        interface: How they are fed and read.
+        provider, threads: Of ONNX Runtime.
+        batch_size: Samples at a time where the model leaves it open.
+    """
+
+    def __init__(
+        self, interface: Interface, provider: str | None, threads: int | None, batch_size: int
+    ) -> None:
+        self.interface = interface
+        self.batch_size = batch_size
+        self.provider = provider
+        self.threads = threads
+
+    def session(self, proto: onnx.ModelProto) -> Session:
+        """A session of a graph."""
+        return Session(proto, provider=self.provider, threads=self.threads)
+
+    def logits(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Logits of a classifier, ``(n, classes)``."""
+        name = self.interface.logits
+        session = self.session(with_outputs(proto, [name]))
+        found = run_batches(session, self.interface, x, [name], self.batch_size)[name]
+        logits: npt.NDArray[np.float32] = np.asarray(found).astype(np.float32)
+        return logits
+
+    def answers(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Predictions:
+        """Answers of a classifier."""
+        return predict(self.session(proto), self.interface, x, batch_size=self.batch_size)
+
+    def verdicts(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> Verdicts:
+        """Answers of a detector."""
+        return predict_detector(self.session(proto), self.interface, x, batch_size=self.batch_size)
+
+    def probe(
+        self, proto: onnx.ModelProto, outputs: Mapping[str, str], x: npt.NDArray[Any]
+    ) -> tuple[Verdicts, dict[str, npt.NDArray[np.float32]]]:
+        """Answers of a probe and its summaries.
+
+        Args:
+            proto: See ``rewriting.detector.build_probe``.
+            outputs: Its outputs with summaries, by site.
+            x: Samples.
+
+        Returns:
+            Answers, and by site ``(views, n, channels)``, without sites whose first axis turns out
+            not to be the batch.
+        """
+        session = self.session(proto)
+        size = self.interface.batch or min(_TRIAL, len(x))
+        trial = np.resize(x[:size], (size, *x.shape[1:]))
+        values = session.run(list(outputs.values()), {self.interface.input: trial})
+        kept = {
+            site: name
+            for (site, name), value in zip(outputs.items(), values, strict=True)
+            if len(np.asarray(value)) == size
+        }
+        verdicts = predict_detector(
+            session,
+            self.interface,
+            x,
+            outputs=list(kept.values()),
+            batch_size=self.batch_size,
+        )
+        summaries = {site: verdicts.outputs[name] for site, name in kept.items()}
+        return verdicts, {site: np.moveaxis(value, 1, 0) for site, value in summaries.items()}

@@ -1,0 +1,148 @@
+"""What the detector scores by, and how clean samples score: the makings of its null."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
+from mmbm_onnx.learning.fit import Learned
+from mmbm_onnx.learning.settings import Score
+from mmbm_onnx.pipeline.runner import Runner
+from mmbm_onnx.rewriting.detector import build_probe
+from mmbm_onnx.rewriting.evidence import FEWEST, Evidence, fit_evidence
+from mmbm_onnx.rewriting.null import Null, flags
+from mmbm_onnx.types import Interface, Samples, Site
+
+_MOST = 4000  # clean samples that evidence is made of; their summaries are held in memory
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """How clean samples score.
+
+    Attributes:
+        evidence: What joins the margin difference in the score, or None.
+        scores: Of clean samples, float32 ``(n,)``: with evidence of all of them, each by distances
+            that were fitted without it; else of the calibration part.
+        calibration: Of the calibration part alone.
+        expected: What the written detector is to score the calibration part.
+        corrected: What a detector that flags everything answers on the calibration part.
+        warnings: One line each.
+    """
+
+    evidence: Evidence | None
+    scores: npt.NDArray[np.float32]
+    calibration: npt.NDArray[np.float32]
+    expected: npt.NDArray[np.float32]
+    corrected: Verdicts
+    warnings: tuple[str, ...] = ()
+
+    def verdicts(self, null: Null, original: Predictions) -> Verdicts:
+        """What the detector answers on the calibration part to samples that evidence was not
+        fitted on.
+
+        Args:
+            null: Fitted to ``scores``.
+            original: The original's answers on the calibration part.
+        """
+        flagged, corrected = flags(null, self.calibration), self.corrected
+
+        def chosen(answer: npt.NDArray[Any], before: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            rows = flagged.reshape(-1, *(1,) * (answer.ndim - 1))
+            return np.where(rows, answer, before)
+
+        return Verdicts(
+            outputs={
+                name: chosen(corrected.outputs[name], before)
+                for name, before in original.outputs.items()
+            },
+            scores=chosen(corrected.scores, original.scores),
+            classes=chosen(corrected.classes, original.classes),
+            flagged=flagged,
+            p_value=corrected.p_value,
+            score=self.calibration,
+            suspected=corrected.suspected,
+            corrected=chosen(corrected.corrected, corrected.suspected),
+        )
+
+
+def score_clean(
+    run: Runner,
+    proto: onnx.ModelProto,
+    interface: Interface,
+    sites: Sequence[Site],
+    learned: Learned,
+    fit: Samples,
+    calibration: Samples,
+    *,
+    kind: Score,
+    seed: int,
+) -> Scoring:
+    """Score clean samples as the detector will.
+
+    Args:
+        run: ONNX Runtime.
+        proto: The original.
+        interface: How it is fed and read.
+        sites: Where bounds are.
+        learned: The bounds.
+        fit: What they were learned on.
+        calibration: Other clean samples.
+        kind: What to score by.
+        seed: Of choices among samples.
+
+    Raises:
+        RewriteError: As ``build_detector``.
+    """
+    probe, outputs = build_probe(proto, interface, sites, learned.bounds)
+    corrected, _ = run.probe(probe, {}, calibration.x)
+    by_margin = np.asarray(corrected.score, np.float32)
+    if kind == "margin":
+        return Scoring(None, by_margin, by_margin, by_margin, corrected)
+    parts = (calibration, _some(fit, max(_MOST - len(calibration), 0), seed))
+    x = np.concatenate([part.x for part in parts])
+    labels = [part.y for part in parts]
+    verdicts, summaries = run.probe(probe, outputs, x)
+    known = [label for label in labels if label is not None]
+    right = np.ones(len(x), np.bool_)
+    if len(known) == len(labels):
+        right = verdicts.suspected == np.concatenate(known)
+    found = fit_evidence(
+        summaries,
+        verdicts.suspected,
+        np.asarray(verdicts.score, np.float32),
+        right=right,
+        learned_on=np.arange(len(x)) >= len(calibration),
+        classes=interface.classes,
+        seed=seed,
+    )
+    if found is None:
+        reason = (
+            f"fewer than {FEWEST} clean samples"
+            if len(x) < FEWEST
+            else "no bounded activation with known channels that differs from sample to sample"
+        )
+        warning = f"the detector goes by the margin difference alone: {reason}"
+        return Scoring(None, by_margin, by_margin, by_margin, corrected, (warning,))
+    evidence, scores = found
+    count = len(calibration)
+    expected = evidence.scores(
+        {site: values[:, :count] for site, values in summaries.items()},
+        verdicts.suspected[:count],
+        by_margin,
+    )
+    return Scoring(evidence, scores, scores[:count], expected, corrected)
+
+
+def _some(samples: Samples, most: int, seed: int) -> Samples:
+    """At most so many of them, in their order."""
+    if len(samples) <= most:
+        return samples
+    chosen = np.random.default_rng(seed).permutation(len(samples))[:most]
+    return samples.take(np.sort(chosen))
