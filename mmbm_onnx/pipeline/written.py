@@ -27,7 +27,7 @@ from mmbm_onnx.pipeline.scoring import Scoring, score_clean
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
-from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
+from mmbm_onnx.rewriting.null import Null, cautious_rate, fit_null, leave_one_out_rate
 from mmbm_onnx.runtime.batches import affordable_batch
 from mmbm_onnx.types import DETECTOR_OUTPUTS, Interface, Samples, Site
 
@@ -142,8 +142,11 @@ def write_graphs(
         )
         warnings.extend(scoring.warnings)
         flags_by = "margin" if scoring.evidence is None else "evidence"
-        null = fit_null(scoring.scores, false_positive_rate)
-        leave_one_out = leave_one_out_rate(scoring.scores, false_positive_rate)
+        rate = false_positive_rate
+        if scoring.evidence is not None:
+            rate = cautious_rate(len(scoring.scores), rate)
+        null = fit_null(scoring.scores, rate)
+        leave_one_out = leave_one_out_rate(scoring.scores, rate)
         if null.kind == "gaussian":
             warnings.append(
                 f"{len(null.scores)} clean scores are too few for a distribution-free threshold "

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from mmbm_onnx.errors import RewriteError
-from mmbm_onnx.rewriting.null import fit_null, flags, leave_one_out_rate, p_values
+from mmbm_onnx.rewriting.null import (
+    cautious_rate,
+    fit_null,
+    flags,
+    leave_one_out_rate,
+    p_values,
+)
 
 
 def normal(n: int, seed: int = 0) -> np.ndarray:
@@ -135,3 +141,30 @@ def test_leaving_one_out_of_many_scores_gives_the_rate_asked_for():
 def test_leaving_one_out_of_two_scores_is_refused():
     with pytest.raises(RewriteError, match="got 1"):
         leave_one_out_rate(normal(2), 0.5)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(500, 0.01), (750, 0.005), (200, 0.05), (4000, 0.01)])
+def test_a_cautious_rate_is_hardly_ever_missed_by_half(count, rate):
+    level = cautious_rate(count, rate)
+    assert 0.3 * rate < level <= rate
+    rng = np.random.default_rng(0)
+
+    def missed(rank: int) -> float:
+        # Of uniform scores the share above the rank-th largest is that score's distance from 1.
+        scores = np.sort(rng.uniform(size=(2000, count)), axis=1)
+        return float(np.mean(1 - scores[:, count - rank] > 1.5 * rate))
+
+    rank = round(level * (count + 1))
+    assert missed(rank) < 0.065
+    assert rank == int(rate * (count + 1)) or missed(rank + 1) > 0.035
+    null = fit_null(rng.normal(size=count).astype(np.float32), level)
+    assert (null.scores > null.threshold).sum() == rank - 1
+
+
+@pytest.mark.parametrize(("count", "rate"), [(20, 0.01), (100, 0.01), (150, 0.01)])
+def test_with_too_few_scores_for_caution_the_rate_stays(count, rate):
+    assert cautious_rate(count, rate) == rate
+
+
+def test_a_large_rate_is_no_matter_for_caution():
+    assert cautious_rate(100, 0.9) == pytest.approx(90 / 101)
