@@ -1,7 +1,7 @@
 """Attacks against defences.
 
     python -m benchmarks.defence --size quick
-    python -m benchmarks.defence --size full --jobs 16
+    python -m benchmarks.defence --size full --jobs 16 --publish
     python -m benchmarks.defence --size full --only-attack wanet --only-method mmac-universal
 
 Results are added to ``RESULTS.jsonl``, a line per cell; what is there is not measured again, so an
@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import traceback
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,14 +42,20 @@ def main() -> int:
     for name in ("attack", "method", "dataset", "network"):
         parser.add_argument(f"--only-{name}", nargs="+", help="leave out the others")
     parser.add_argument("--only-seed", nargs="+", type=int)
+    parser.add_argument("--only-clean", nargs="+", type=int, help="sizes of the clean set")
     parser.add_argument("--render-only", action="store_true", help="measure nothing")
+    parser.add_argument(
+        "--publish", action="store_true", help="write README's table and the report's statement"
+    )
     options = parser.parse_args()
 
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
-    from benchmarks.defence import cells, figures, sizes, tables
+    from benchmarks.defence import cells, figures, publish, sizes, tables
 
     file = options.results or ROOT / f"benchmarks/results/defence-{options.size}.jsonl"
-    everything = sizes.quick() if options.size == "quick" else sizes.full(_datasets(options))
+    everything = sizes.quick()
+    if options.size == "full":
+        everything = sizes.full(cifar10=options.cifar10 is not None)
     wanted = [cell for cell in everything if _chosen(cell, options)]
     todo = cells.missing(wanted, cells.read(file))
     print(f"{len(wanted)} cells, {len(wanted) - len(todo)} measured already", flush=True)
@@ -58,37 +65,43 @@ def main() -> int:
     if records:
         file.with_suffix(".md").write_text(tables.render(records))
         figures.draw(records, file.with_suffix(".png"))
+        if options.publish:
+            publish.publish(records)
         print(f"{len(records)} records in {file}, tables in {file.with_suffix('.md')}")
     return 1 if failed else 0
 
 
 def _measure(todo: list[Cell], file: Path, options: argparse.Namespace) -> int:
-    """Victims first, so that no two processes train the same; then the cells. Returns failures."""
+    """Victim by victim, each trained by one process before its cells. Returns failures."""
     from benchmarks.defence import cells, victims
 
     failed, done = 0, 0
     started = time.perf_counter()
+    untrained = deque(dict.fromkeys(cell.victim for cell in todo))
+    ready: deque[Cell] = deque()
+    running: dict[Future, Victim | Cell] = {}
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        running: dict[Future, Victim | Cell] = {
-            pool.submit(victims.ensure, victim, options.cache, options.cifar10): victim
-            for victim in dict.fromkeys(cell.victim for cell in todo)
-        }
-        while running:
+        while running or ready or untrained:
+            while len(running) < options.jobs and (ready or untrained):
+                if ready:
+                    cell = ready.popleft()
+                    job = pool.submit(cells.run, cell, options.cache, options.cifar10)
+                    running[job] = cell
+                else:
+                    victim = untrained.popleft()
+                    job = pool.submit(victims.ensure, victim, options.cache, options.cifar10)
+                    running[job] = victim
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
+                what = running.pop(future)
                 if future.exception() is not None:
-                    failed += _tell(job, future.exception())
-                    continue
-                if isinstance(job, cells.Cell):
+                    failed += _tell(what, future.exception())
+                elif isinstance(what, cells.Cell):
                     done += 1
                     cells.append(file, future.result())
                     minutes = (time.perf_counter() - started) / 60
-                    print(f"{done}/{len(todo)} {minutes:.0f} min  {job.label}", flush=True)
-                    continue
-                for cell in todo:
-                    if cell.victim == job:
-                        again = pool.submit(cells.run, cell, options.cache, options.cifar10)
-                        running[again] = cell
+                    print(f"{done}/{len(todo)} {minutes:.0f} min  {what.label}", flush=True)
+                else:
+                    ready.extend(cell for cell in todo if cell.victim == what)
     return failed
 
 
@@ -106,13 +119,9 @@ def _chosen(cell: Cell, options: argparse.Namespace) -> bool:
         (victim.dataset, options.only_dataset),
         (victim.network, options.only_network),
         (victim.seed, options.only_seed),
+        (cell.clean, options.only_clean),
     ]
     return all(names is None or value in names for value, names in wanted)
-
-
-def _datasets(options: argparse.Namespace) -> tuple[str, ...]:
-    found = ("fashion", "mnist", "shapes")
-    return found if options.cifar10 is None else (*found, "cifar10")
 
 
 if __name__ == "__main__":

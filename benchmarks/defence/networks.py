@@ -45,11 +45,11 @@ def plain(channels: int, classes: int) -> nn.Module:
     """VGG-like: six convolutions, max pooling between."""
     layers: list[nn.Module] = []
     before = channels
-    for width in (24, 48, 96):
+    for width in (16, 32, 64):
         layers += [*_conv(before, width), nn.ReLU(), *_conv(width, width), nn.ReLU()]
         layers.append(nn.MaxPool2d(2))
         before = width
-    return nn.Sequential(*layers, *_head(96, classes))
+    return nn.Sequential(*layers, *_head(64, classes))
 
 
 def depthwise(channels: int, classes: int) -> nn.Module:

@@ -12,6 +12,7 @@ from benchmarks.defence import attacks
 
 Record = dict[str, Any]
 WHOLE = 500
+DEFAULT = "mmac-universal"
 _ROLES = ("detector", "hardened", "repaired")
 
 
@@ -39,11 +40,43 @@ def render(records: Sequence[Record]) -> str:
         "## Clean samples",
         _clean_sizes([r for r in records if r["victim"]["attack"] not in attacks.ADAPTIVE]),
         "## Share of poison",
-        _shares([r for r in records if r["victim"]["share"] is not None]),
+        _shares([r for r in records if r["clean"] == WHOLE]),
         "## Seconds for one hardening, one thread",
         _seconds(main),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def for_readers(records: Sequence[Record]) -> str:
+    """The table of README: every attack, what the default method leaves of it, and the peers."""
+    attacked = under_attack(records)
+    kinds = [
+        (DEFAULT, "detector"),
+        (DEFAULT, "hardened"),
+        *(kind for kind in columns(attacked) if kind[0] != DEFAULT and kind[1] != "hardened"),
+    ]
+    heads = ["attack", "none", *(f"{method} {role}" for method, role in kinds)]
+    rows = []
+    for name in attacks.NAMES:
+        own = [r for r in attacked if r["victim"]["attack"] == name]
+        if own:
+            figures = [of(own, method, role) for method, role in kinds]
+            rows.append(
+                [
+                    f"{name} (knows the defence)" if name in attacks.ADAPTIVE else name,
+                    _mean([r["original"]["asr"] for r in of(own, "none")]),
+                    *(
+                        _mean([r[role]["asr"] for r in found])
+                        for (_, role), found in zip(kinds, figures, strict=True)
+                    ),
+                ]
+            )
+    known = [r for r in attacked if r["victim"]["attack"] not in attacks.ADAPTIVE]
+    for head, key in (("mean ASR", "asr"), ("mean DER", "der")):
+        values = [_mean([r[role][key] for r in of(known, m, role)]) for m, role in kinds]
+        none = _mean([r["original"]["asr"] for r in of(known, "none")]) if key == "asr" else ""
+        rows.append([f"**{head}**, without those who know", none, *values])
+    return _table(heads, rows)
 
 
 def under_attack(records: Iterable[Record]) -> list[Record]:
@@ -123,11 +156,19 @@ def _clean_sizes(records: Sequence[Record]) -> str:
 
 
 def _shares(records: Sequence[Record]) -> str:
-    own = [r for r in records if "detector" in r]
+    varied = {
+        (r["method"], r["victim"]["attack"])
+        for r in records
+        if r["victim"]["share"] is not None and "detector" in r
+    }
+    own = [r for r in records if (r["method"], r["victim"]["attack"]) in varied]
 
     def name(record: Record) -> str:
         victim = record["victim"]
-        return f"{record['method']}, {victim['attack']}, {100 * victim['share']:g} %"
+        share = victim["share"]
+        if share is None:
+            share = attacks.ATTACKS[victim["attack"]]((1, 28, 28), 10, None).share
+        return f"{record['method']}, {victim['attack']}, {100 * share:g} %"
 
     return _grouped(own, name, "method, attack, poison", key=str)
 

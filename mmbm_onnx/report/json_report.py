@@ -16,6 +16,7 @@ from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.latency import Latency
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.walk import standard_opset
+from mmbm_onnx.report.benchmark import benchmark_of
 from mmbm_onnx.report.inspection import coverage, interface_dict, site_dict
 from mmbm_onnx.report.pieces import (
     BoundedSite,
@@ -103,6 +104,7 @@ def harden_report(
         "execution": execution,
         "parity": parity,
         "seconds": dict(seconds),
+        "benchmark": benchmark_of(method.name),
         "gates": [gate.to_dict() for gate in gates],
         "warnings": list(warnings),
         "files": [],

@@ -57,6 +57,8 @@ def harden_summary(report: Mapping[str, Any], *, report_path: Path | None = None
             ),
             ("covered", _covered(len(report["sites"]), len(report["uncovered"]))),
             ("detector", _detector_line(report["detector"])),
+            ("stops", _attacks(report["benchmark"], "stopped")),
+            ("misses", _attacks(report["benchmark"], "missed")),
         ]
     )
     parts = [head, _scores_table(report)]
@@ -188,6 +190,16 @@ def _detector_line(detector: Mapping[str, Any] | None) -> str:
         f"({detector['measured_on']}; asked for "
         f"{percent(detector['false_positive_rate_requested'])}), {detector['null']} null"
     )
+
+
+def _attacks(benchmark: Mapping[str, Any], which: str) -> str:
+    """Attacks of the benchmark and, of missed ones, the success rate that the detector leaves."""
+    rates = {entry["attack"]: entry["detector"] for entry in benchmark["attacks"]}
+    named = [
+        f"{name} ({100 * rates[name]:.0f} %)" if which == "missed" else name
+        for name in benchmark[which]
+    ]
+    return f"in the benchmark: {', '.join(named)}" if named else ""
 
 
 def _covered(sites: int, uncovered: int) -> str:

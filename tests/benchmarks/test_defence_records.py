@@ -6,11 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.defence import attacks, cells, figures, measures, networks, sizes, tables, victims
+from benchmarks.defence import (
+    attacks,
+    cells,
+    figures,
+    measures,
+    networks,
+    publish,
+    sizes,
+    tables,
+    victims,
+)
 from benchmarks.defence.cells import Cell
 from benchmarks.defence.peers import PEERS
 from benchmarks.defence.victims import Victim
 
+FULL = publish.ROOT / "benchmarks/results/defence-full.jsonl"
 VICTIM = Victim("mnist", "residual", "badnets", 0, train=300, test=60, epochs=1)
 
 
@@ -143,7 +154,7 @@ def test_full_size_has_every_attack_with_every_method_and_three_seeds() -> None:
         for method in cells.ALL_METHODS:
             own = [c for c in everything if (c.victim.attack, c.method) == (name, method)]
             own = [c for c in own if c.clean == 500 and c.victim.share is None]
-            assert {c.victim.seed for c in own} == set(sizes.SEEDS)
+            assert [c.victim.seed for c in own] == [0, 1, 2]
             assert len({c.victim.dataset for c in own}) >= 2
     assert len({c.key() for c in everything}) == len(everything)
 
@@ -190,3 +201,46 @@ def test_tables_and_picture_say_what_the_records_say(tmp_path) -> None:
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     figures.draw(records[:1], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_what_is_published_is_what_the_records_say(tmp_path, monkeypatch) -> None:
+    records = [
+        record("badnets", "none", 0),
+        record("badnets", "mmac-universal", 0, hardened=graph(88, 20), detector=graph(90, 10)),
+        record("badnets", "mmac-universal", 1, hardened=graph(86, 40), detector=graph(89, 31)),
+        record("adaptive-quiet", "mmac-universal", 0, hardened=graph(90, 90), detector=graph(9, 7)),
+        record("badnets", "ft", 0, repaired=graph(90, 55)),
+        record("clean", "mmac-universal", 0, hardened=graph(90, None), detector=graph(90, None)),
+    ]
+    found = publish.statement(records)
+    assert found == {
+        "mmac-universal": [
+            {"attack": "badnets", "adaptive": False, "victims": 2}
+            | {"original": 1.0, "hardened": 0.3, "detector": 0.205},
+            {"attack": "adaptive-quiet", "adaptive": True, "victims": 1}
+            | {"original": 1.0, "hardened": 0.9, "detector": 0.07},
+        ]
+    }
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{publish.BEGIN}\nold\n{publish.END}\nafter\n")
+    monkeypatch.setattr(publish, "README", readme)
+    monkeypatch.setattr(publish, "STATEMENT", tmp_path / "attacks.json")
+    publish.publish(records)
+    text = readme.read_text()
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "| badnets | 100.0 | 20.5 | 30.0 | 55.0 |" in text
+    assert "| adaptive-quiet (knows the defence) |" in text
+    assert "| **mean ASR**, without those who know | 100.0 | 20.5 | 30.0 | 55.0 |" in text
+    assert json.loads((tmp_path / "attacks.json").read_text()) == found
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the full size has not been run")
+def test_what_is_shipped_comes_from_the_committed_records() -> None:
+    keys = {cell.key() for cell in sizes.full()}
+    records = [found for found in cells.read(FULL) if found["key"] in keys]
+    assert json.loads(publish.STATEMENT.read_text()) == publish.statement(records)
+    table = publish.README.read_text().split(publish.BEGIN)[1].split(publish.END)[0]
+    assert table.strip() == tables.for_readers(records)
+    assert FULL.with_suffix(".md").read_text() == tables.render(records)

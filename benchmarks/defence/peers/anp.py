@@ -26,17 +26,19 @@ class _Neurons(nn.Module):
         self.weight_shift = nn.Parameter(torch.zeros_like(norm.weight))
         self.bias_shift = nn.Parameter(torch.zeros_like(norm.bias))
         self.perturbed = False
+        self.learning = True
 
     def forward(self, x: Tensor) -> Tensor:
         shift = self.weight_shift if self.perturbed else 0
         other = self.bias_shift if self.perturbed else 0
+        # The authors learn masks with the statistics of the batch.
+        known = (None, None) if self.learning else (self.norm.running_mean, self.norm.running_var)
         return functional.batch_norm(
             x,
-            self.norm.running_mean,
-            self.norm.running_var,
+            *known,
             self.norm.weight * (self.mask + shift),
             self.norm.bias * (1 + other),
-            False,
+            self.learning,
             0.0,
             self.norm.eps,
         )
@@ -86,6 +88,8 @@ def adversarial_neuron_pruning(
 def _prune(network: nn.Module, neurons: list[_Neurons], images: Tensor, labels: Tensor) -> None:
     """Prune up to the highest threshold that accuracy on the clean samples bears."""
     learned = [found.mask.clone() for found in neurons]
+    for found in neurons:
+        found.learning = False
 
     def accuracy(threshold: float) -> float:
         for found, mask in zip(neurons, learned, strict=True):
