@@ -38,13 +38,16 @@ _FOLDS = 10
 _FLAT = 1e-2  # of the mean deviation: a channel that varies less counts as if it varied so much
 _SMALLEST_SPREAD = 1e-2  # of a logarithm
 _SMALLEST_MARGIN_SPREAD = 1e-4  # logits
-_SMALLEST_DISTANCE = 1e-6
+SMALLEST_DISTANCE = 1e-2
+"""Distances below are this: so usual that float32 cannot tell how usual."""
+
 _MARGIN = 0.2  # of the margin difference, beside 1 for all features together
 
 
 @dataclass(frozen=True, eq=False)
 class SiteDistances:
-    """Squared distances of one site's summary from clean samples of each class.
+    """Squared distances of one site's summary from clean samples of each class, per channel: that
+    of a clean sample from its own class is about 1.
 
     With ``t = sqrt(summary) * scale - shift`` and ``p = t @ basis`` they are
     ``(t * t).sum(2) + (p * p) @ curvature + p @ slopes + offsets``. Views are the statistics of a
@@ -72,7 +75,7 @@ class SiteDistances:
         t = np.sqrt(np.maximum(summaries, 0)).astype(np.float64) * self.scale - self.shift
         p = t @ self.basis
         found = (t * t).sum(2, keepdims=True) + (p * p) @ self.curvature
-        distances: Floats = np.maximum(found + p @ self.slopes + self.offsets, _SMALLEST_DISTANCE)
+        distances: Floats = np.maximum(found + p @ self.slopes + self.offsets, SMALLEST_DISTANCE)
         return distances
 
 
@@ -211,18 +214,19 @@ def _fit_view(
     variances, turn = np.linalg.eigh((1 - shrink) * covariance + shrink * even)
     variances = np.maximum(variances, 1e-9)
     basis = basis @ turn
-    # What the basis leaves is the same in all directions.
+    # What the basis leaves is taken for even, and shrunk towards 1, a channel's own variance:
+    # with much less, float32 could not tell the sum of squares from its part in the basis.
     left = np.square(around).sum() - np.square(around @ basis).sum()
-    rest = max(left / n / max(channels - rank, 1), 1e-6) if channels > rank else 1.0
-    root = np.sqrt(rest)
+    rest = (1 - shrink) * left / n / max(channels - rank, 1) + shrink if channels > rank else 1.0
+    root = np.sqrt(rest * channels)
     centres = ((means - centre) / deviation) @ basis
     return (
         (1 / deviation / root)[None],
         (centre / deviation / root)[None],
         basis,
         (rest / variances - 1)[:, None],
-        -2 * root * (centres / variances).T,
-        np.square(centres / np.sqrt(variances)).sum(1)[None],
+        -2 * root / channels * (centres / variances).T,
+        np.square(centres / np.sqrt(variances)).sum(1)[None] / channels,
     )
 
 

@@ -8,12 +8,11 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from mmbm_onnx.rewriting.evidence import Evidence, SiteDistances
+from mmbm_onnx.rewriting.evidence import SMALLEST_DISTANCE, Evidence, SiteDistances
 from mmbm_onnx.rewriting.operators import Operators
 from mmbm_onnx.types import Site
 
 _MOST_SITES = 16
-_SMALLEST_DISTANCE = 1e-6
 
 
 def watched_sites(sites: Sequence[Site]) -> list[Site]:
@@ -73,7 +72,7 @@ def score(
     """
     every = [_distances(ops, site, summaries[site.tensor]) for site in evidence.sites]
     joined = ops.add("Concat", *every, name="all_distances", axis=0)
-    least = ops.constant("smallest_distance", _SMALLEST_DISTANCE, np.float32)
+    least = ops.constant("smallest_distance", SMALLEST_DISTANCE, np.float32)
     distances = ops.add("Max", joined, least, name="distances")  # (views, n, classes)
     zero = ops.constant("no_distance", 0, np.float32)
     far = ops.constant("far", np.finfo(np.float32).max, np.float32)
