@@ -48,6 +48,8 @@ def main() -> int:
         "--publish", action="store_true", help="write README's table and the report's statement"
     )
     options = parser.parse_args()
+    if options.publish and options.size != "full":
+        parser.error("--publish is of the full size")
 
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
     from benchmarks.defence import cells, figures, publish, sizes, tables

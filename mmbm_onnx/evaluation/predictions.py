@@ -59,7 +59,7 @@ class Verdicts(Predictions):
     Attributes:
         flagged: bool ``(n,)``.
         p_value: float32 ``(n,)``: how often a clean sample scores as high.
-        score: float32 ``(n,)``, the margin difference in logits.
+        score: float32 ``(n,)``, what it flags by.
         suspected: The original decisions, int64 ``(n,)``.
         corrected: The detector's own statement of its decisions, int64 ``(n,)``.
     """

@@ -100,7 +100,9 @@ def score_clean(
     Raises:
         RewriteError: As ``build_detector``.
     """
-    probe, outputs = build_probe(proto, interface, sites, learned.bounds)
+    probe, outputs = build_probe(
+        proto, interface, sites, learned.bounds, summaries=kind == "evidence"
+    )
     corrected, _ = run.probe(probe, {}, calibration.x)
     by_margin = np.asarray(corrected.score, np.float32)
     if kind == "margin":

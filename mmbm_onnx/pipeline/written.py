@@ -129,41 +129,46 @@ def write_graphs(
     flags_by: Score = "margin"
     warnings: list[str] = []
     if false_positive_rate is not None:
-        scoring = score_clean(
-            run,
-            proto,
-            interface,
-            sites,
-            learned,
-            fit,
-            calibration,
-            kind=score,
-            seed=seed,
-        )
-        warnings.extend(scoring.warnings)
-        flags_by = "margin" if scoring.evidence is None else "evidence"
-        rate = false_positive_rate
-        if scoring.evidence is not None:
-            rate = cautious_rate(len(scoring.scores), rate)
-        null = fit_null(scoring.scores, rate)
-        leave_one_out = leave_one_out_rate(scoring.scores, rate)
+        for kind in dict.fromkeys((score, "margin")):
+            scoring = score_clean(
+                run,
+                proto,
+                interface,
+                sites,
+                learned,
+                fit,
+                calibration,
+                kind=kind,
+                seed=seed,
+            )
+            flags_by = "margin" if scoring.evidence is None else "evidence"
+            null, leave_one_out = _fit_null(scoring, false_positive_rate)
+            try:
+                detector = _write_detector(
+                    run,
+                    proto,
+                    interface,
+                    sites,
+                    learned,
+                    null,
+                    scoring,
+                    stamps,
+                    (calibration.x, fit.x),
+                )
+            except ScoreError as error:
+                if scoring.evidence is None:
+                    raise
+                warnings.append(f"the detector goes by the margin difference alone: {error}")
+                continue
+            warnings.extend(scoring.warnings)
+            answers["detector"] = scoring.verdicts(null, answers["original"])
+            break
+        assert null is not None
         if null.kind == "gaussian":
             warnings.append(
                 f"{len(null.scores)} clean scores are too few for a distribution-free threshold "
                 f"at a false-positive rate of {false_positive_rate:g}; a Gaussian tail is used"
             )
-        detector = _write_detector(
-            run,
-            proto,
-            interface,
-            sites,
-            learned,
-            null,
-            scoring,
-            stamps,
-            (calibration.x, fit.x),
-        )
-        answers["detector"] = scoring.verdicts(null, answers["original"])
     found = activation_statistics(classifier, x, sites, "tensor", run.batch_size)
     return Written(
         hardened=hardened,
@@ -180,6 +185,21 @@ def write_graphs(
         torch_difference=difference,
         warnings=warnings,
     )
+
+
+class ScoreError(RewriteError):
+    """The graph does not compute the score that its null is of."""
+
+
+def _fit_null(scoring: Scoring, requested: float) -> tuple[Null, float]:
+    """The null, and the share of its samples flagged, each against the null of the others."""
+    if scoring.evidence is None:
+        return fit_null(scoring.scores, requested), leave_one_out_rate(scoring.scores, requested)
+    count = len(scoring.scores)
+    rate = cautious_rate(count, requested)
+    # Of one sample fewer, the rate that is of the same rank.
+    left = rate if rate == requested else rate * (count + 1) / count
+    return fit_null(scoring.scores, rate), leave_one_out_rate(scoring.scores, left)
 
 
 def _check_against_torch(
@@ -251,9 +271,9 @@ def _check_scores(
     scale = float(np.abs(expected).max(initial=1.0))
     difference = float(np.abs(found - expected).max())
     if not difference <= tolerance * scale:
-        raise RewriteError(
-            f"the detector's scores differ by {difference:.1e} from those its threshold was set "
-            "by; nothing is written"
+        raise ScoreError(
+            f"its scores differ by {difference:.1e} in ONNX Runtime from those that the threshold "
+            "is set by"
         )
 
 

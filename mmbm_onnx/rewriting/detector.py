@@ -105,13 +105,19 @@ def build_detector(
 
 
 def build_probe(
-    proto: onnx.ModelProto, interface: Interface, sites: Sequence[Site], bounds: Bounds
+    proto: onnx.ModelProto,
+    interface: Interface,
+    sites: Sequence[Site],
+    bounds: Bounds,
+    *,
+    summaries: bool = True,
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A detector that flags every sample by its margin difference, to see what it would answer,
     and tells the summaries that evidence is made of.
 
     Args:
         proto, interface, sites, bounds: As for ``build_detector``.
+        summaries: Whether it tells them.
 
     Returns:
         The graph, and for some sites' tensors the name of the output with the summary, float32
@@ -123,7 +129,8 @@ def build_probe(
     pair = _Pair(proto, interface, sites, bounds, share_prefix=True)
     ops = Operators(pair.surgeon, "mmbm_evidence/")
     outputs: dict[str, gs.Tensor] = {}
-    for site in watched_sites([site for site in sites if site.tensor in pair.branch.unbounded]):
+    bounded = [site for site in sites if summaries and site.tensor in pair.branch.unbounded]
+    for site in watched_sites(bounded):
         summary = summarize(ops, pair.branch.unbounded[site.tensor], site)
         name = f"output/{site.tensor}"
         outputs[site.tensor] = ops.add("Transpose", summary, name=name, perm=[1, 0, 2])

@@ -13,6 +13,7 @@ from mmbm_onnx.rewriting.operators import Operators
 from mmbm_onnx.types import Site
 
 _MOST_SITES = 16
+_MOST_POOLED = 3  # axes that ONNX Runtime pools over
 
 
 def watched_sites(sites: Sequence[Site]) -> list[Site]:
@@ -39,7 +40,7 @@ def summarize(ops: Operators, tensor: gs.Tensor, site: Site) -> gs.Tensor:
         tensor = ops.cast(tensor, TensorProto.FLOAT, f"{name}/float")
     if not axes:
         return ops.unsqueeze(tensor, 0, name)
-    if site.channel_axis == 1:
+    if site.channel_axis == 1 and len(axes) <= _MOST_POOLED:
         # In ONNX Runtime these keep the blocked layout of the convolution before them.
         pooled = [
             ops.add("Flatten", ops.add(op, tensor, name=f"{name}/{op}"), name=f"{name}/{op}/flat")

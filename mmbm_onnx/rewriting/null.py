@@ -33,7 +33,7 @@ class Null:
     Attributes:
         kind: ``"conformal"``: ranks among the scores, the false-positive rate holds for any
             distribution; ``"gaussian"``: a normal tail, for too few scores.
-        scores: The clean scores, float32 ``(n,)``, ascending, in logits.
+        scores: The clean scores, float32 ``(n,)``, ascending.
         mean: Their mean.
         std: Their standard deviation (n - 1 in the denominator).
         threshold: A score above it is flagged; a float32 number.
@@ -58,7 +58,7 @@ def fit_null(scores: npt.NDArray[Any], false_positive_rate: float) -> Null:
     inference section), one-sided.
 
     Args:
-        scores: Clean scores ``(n,)``, in logits.
+        scores: Clean scores ``(n,)``.
         false_positive_rate: In (0, 1).
 
     Raises:
@@ -129,7 +129,7 @@ def leave_one_out_rate(scores: npt.NDArray[Any], false_positive_rate: float) -> 
     """Share of clean samples that a null of all the others flags, a fraction.
 
     Args:
-        scores: Clean scores ``(n,)``, in logits.
+        scores: Clean scores ``(n,)``.
         false_positive_rate: In (0, 1).
 
     Raises:

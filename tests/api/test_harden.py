@@ -21,6 +21,7 @@ from mmbm_onnx.errors import (
     NothingToHardenError,
     OptionError,
     OutputError,
+    RewriteError,
     RuntimeMissingError,
 )
 from mmbm_onnx.execution.classifier import Classifier
@@ -29,6 +30,7 @@ from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.learning import settings
 from mmbm_onnx.learning.settings import settings_for
+from mmbm_onnx.pipeline import written
 
 QUICK = {"epochs": 25, "batch_size": 60, "threads": 1}
 
@@ -461,3 +463,23 @@ def test_an_activation_that_no_clean_sample_reaches_is_uncovered(case) -> None:
     assert entry["tensor"] == "active_else" and "no clean sample" in entry["reason"]
     assert result.report["coverage"] == 0.5
     assert set(result.bounds) == {"active_then"}
+
+
+def test_evidence_beyond_float32_leaves_the_margin_and_says_so(case, monkeypatch) -> None:
+    found = harden(case.model, case.folder, **QUICK)
+    assert found.report["detector"]["score"] == "evidence"
+    monkeypatch.setattr(written, "_SCORE_TOLERANCE", -1.0)
+    with pytest.raises(RewriteError):  # neither score can be trusted
+        harden(case.model, case.folder, **QUICK)
+    real = written._check_scores
+
+    def check(given, expected, dtype) -> None:
+        if check.calls == 0:
+            check.calls += 1
+            real(given + 1, expected, dtype)
+
+    check.calls = 0
+    monkeypatch.setattr(written, "_check_scores", check)
+    found = harden(case.model, case.folder, **QUICK)
+    assert found.report["detector"]["score"] == "margin"
+    assert any("goes by the margin difference alone" in line for line in found.warnings)

@@ -177,3 +177,27 @@ def test_any_number_of_samples_can_be_probed(n: int) -> None:
     verdicts, summaries = Runner(FACE, None, 1, 64).probe(probe, outputs, samples(n, 0).x)
     assert verdicts.flagged.all()
     assert {value.shape for value in summaries.values()} == {(1, n, 3)}
+
+
+def test_a_sequence_as_long_as_the_batch_is_no_batch() -> None:
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        first (float[4, 4, 8] x) => (float[4, 3] logits) {
+            xt = Transpose <perm = [1, 0, 2]> (x)
+            a = MatMul(xt, w)
+            act = Relu(a)
+            pooled = ReduceMean <axes = [0], keepdims = 0> (act)
+            logits = MatMul(pooled, v)
+        }"""
+    )
+    weights = {"w": rng.normal(size=(8, 6)), "v": rng.normal(size=(6, 3))}
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(v.astype(np.float32), n) for n, v in weights.items()
+    )
+    face, sites = find_interface(proto), find_sites(proto).sites
+    bounds = Bounds({"act": np.full(sites[0].channels or 6, 0.2, np.float32)})
+    probe, outputs = build_probe(proto, face, sites, bounds)
+    x = rng.normal(size=(20, 4, 8)).astype(np.float32)
+    _, summaries = Runner(face, None, 1, 4).probe(probe, outputs, x)
+    assert summaries == {}
