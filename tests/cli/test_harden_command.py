@@ -53,6 +53,7 @@ REPORT = {
     "uncovered": [],
     "detector": None,
     "latency": [],
+    "benchmark": {"attacks": [], "stopped": [], "missed": []},
     "figures": {"original": {"accuracy": 1.0, "agreement": None}, "hardened": None,
                 "detector": None},
     "gates": [],
