@@ -90,7 +90,7 @@ def _scores(axis, clean: np.ndarray, attacked: np.ndarray, threshold: float) -> 
     axis.hist(attacked, edges, color=RED, alpha=0.65, label="triggered", density=True)
     axis.axvline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
     axis.set_yscale("log")
-    axis.set_xlabel("score: margin of original minus margin of bounded branch (logits)")
+    axis.set_xlabel("score: how unlike clean data")
     axis.set_ylabel("density")
     axis.set_title("Detector scores on unseen images", fontsize=11)
     axis.legend(frameon=False, fontsize=9)
