@@ -56,21 +56,10 @@ def for_readers(records: Sequence[Record]) -> str:
         *(kind for kind in columns(attacked) if kind[0] != DEFAULT and kind[1] != "hardened"),
     ]
     heads = ["attack", "none", *(f"{method} {role}" for method, role in kinds)]
-    rows = []
-    for name in attacks.NAMES:
-        own = [r for r in attacked if r["victim"]["attack"] == name]
-        if own:
-            figures = [of(own, method, role) for method, role in kinds]
-            rows.append(
-                [
-                    f"{name} (knows the defence)" if name in attacks.ADAPTIVE else name,
-                    _mean([r["original"]["asr"] for r in of(own, "none")]),
-                    *(
-                        _mean([r[role]["asr"] for r in found])
-                        for (_, role), found in zip(kinds, figures, strict=True)
-                    ),
-                ]
-            )
+    rows = [
+        [f"{name} (knows the defence)" if name in attacks.ADAPTIVE else name, *figures]
+        for name, *figures in _attack_rows(attacked, "asr", kinds)
+    ]
     known = [r for r in attacked if r["victim"]["attack"] not in attacks.ADAPTIVE]
     for head, key in (("mean ASR", "asr"), ("mean DER", "der")):
         values = [_mean([r[role][key] for r in of(known, m, role)]) for m, role in kinds]
@@ -114,6 +103,13 @@ def _six(records: Sequence[Record], role: str) -> list[str]:
 def _by_attack(records: Sequence[Record], key: str) -> str:
     kinds = columns(records)
     heads = ["attack", *(["none"] if key == "asr" else []), *(f"{m} {r}" for m, r in kinds)]
+    return _table(heads, _attack_rows(records, key, kinds))
+
+
+def _attack_rows(
+    records: Sequence[Record], key: str, kinds: Sequence[tuple[str, str]]
+) -> list[list[str]]:
+    """Attack, of ASR also the original's, and the mean of each kind of graph."""
     rows = []
     for name in attacks.NAMES:
         own = [r for r in records if r["victim"]["attack"] == name]
@@ -124,7 +120,7 @@ def _by_attack(records: Sequence[Record], key: str) -> str:
             row.append(_mean([r["original"]["asr"] for r in of(own, "none")]))
         row += [_mean([r[role][key] for r in of(own, method, role)]) for method, role in kinds]
         rows.append(row)
-    return _table(heads, rows)
+    return rows
 
 
 def _detection(records: Sequence[Record]) -> str:

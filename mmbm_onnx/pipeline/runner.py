@@ -91,6 +91,8 @@ class Runner:
         sample is replaced, and the entries of the others must stay.
         """
         names = list(outputs.values())
+        if not names:
+            return {}
         size = self.interface.batch or _TRIAL
         first = np.resize(x[:size], (size, *x.shape[1:]))
         second = first.copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -103,14 +103,17 @@ def score_clean(
     probe, outputs = build_probe(
         proto, interface, sites, learned.bounds, summaries=kind == "evidence"
     )
-    corrected, _ = run.probe(probe, {}, calibration.x)
+    count = len(calibration)
+    parts = [calibration]
+    if kind == "evidence":
+        parts.append(_some(fit, max(_MOST - count, 0), seed))
+    x = np.concatenate([part.x for part in parts])
+    verdicts, summaries = run.probe(probe, outputs, x)
+    corrected = _first(verdicts, count)
     by_margin = np.asarray(corrected.score, np.float32)
     if kind == "margin":
         return Scoring(None, by_margin, by_margin, by_margin, corrected)
-    parts = (calibration, _some(fit, max(_MOST - len(calibration), 0), seed))
-    x = np.concatenate([part.x for part in parts])
     labels = [part.y for part in parts]
-    verdicts, summaries = run.probe(probe, outputs, x)
     known = [label for label in labels if label is not None]
     right = np.ones(len(x), np.bool_)
     if len(known) == len(labels):
@@ -120,7 +123,7 @@ def score_clean(
         verdicts.suspected,
         np.asarray(verdicts.score, np.float32),
         right=right,
-        learned_on=np.arange(len(x)) >= len(calibration),
+        learned_on=np.arange(len(x)) >= count,
         classes=interface.classes,
         seed=seed,
     )
@@ -133,13 +136,23 @@ def score_clean(
         warning = f"the detector goes by the margin difference alone: {reason}"
         return Scoring(None, by_margin, by_margin, by_margin, corrected, (warning,))
     evidence, scores = found
-    count = len(calibration)
     expected = evidence.scores(
         {site: values[:, :count] for site, values in summaries.items()},
         verdicts.suspected[:count],
         by_margin,
     )
     return Scoring(evidence, scores, scores[:count], expected, corrected)
+
+
+def _first(verdicts: Verdicts, count: int) -> Verdicts:
+    """What was answered to the first so many samples."""
+    rows = {
+        field.name: getattr(verdicts, field.name)[:count]
+        for field in fields(verdicts)
+        if field.name != "outputs"
+    }
+    outputs = {name: values[:count] for name, values in verdicts.outputs.items()}
+    return replace(verdicts, outputs=outputs, **rows)
 
 
 def _some(samples: Samples, most: int, seed: int) -> Samples:
