@@ -7,6 +7,7 @@ the original does and keeps every promise but the one that it was made for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 
@@ -40,7 +41,7 @@ _SPIKES = 0.05
 # Rounding of fused operators stays below this, relative to a row's largest logit.
 _TOLERANCE = 1e-5
 _HALF_TOLERANCE = 2e-2
-# The normal tail is computed as 1 - erf in float32.
+# Tails are computed in float32, the normal one as 1 - erf.
 _TAIL_TOLERANCE = 1e-5
 # Of so many clean samples, one at least scores above the lowest of the calibration's scores.
 _ENOUGH = 20
@@ -229,7 +230,7 @@ def detector_threshold(detector: onnx.ModelProto, verdicts: Verdicts) -> Gate:
         )
         return holds(name, False, message)
     # The graph's own number, which a Gaussian null gives but for its rounding.
-    null = Null(null.kind, null.scores, null.mean, null.std, threshold, rate)
+    null = replace(null, threshold=threshold)
     wrong = int((flags(null, verdicts.score) != verdicts.flagged).sum())
     if wrong:
         return holds(name, False, f"{wrong} clean samples are not flagged as their scores tell")
@@ -268,13 +269,13 @@ def _stored_null(constants: Mapping[str, onnx.TensorProto], rate: float) -> tupl
         tensor = constants.get(_DECISION + name)
         return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
 
-    threshold, scores = stored("threshold"), stored("null_scores")
+    threshold, scores, tail = stored("threshold"), stored("null_scores"), stored("tail_start")
     mean, scale = stored("null_mean"), stored("null_scale")
     if threshold is None or threshold.size != 1:
         raise RewriteError(f"it has no constant {_DECISION}threshold")
     own = float(threshold.reshape(()))
     if scores is not None:
-        null = fit_null(scores.ravel(), rate)
+        null = fit_null(scores.ravel(), rate, steady=tail is not None)
         if null.kind != "conformal":
             raise RewriteError(f"{scores.size} stored scores give no rank at a rate of {rate:g}")
         return null, own
@@ -304,7 +305,7 @@ def _p_values_fit(null: Null, verdicts: Verdicts) -> BoolArray:
     given = np.asarray(verdicts.p_value, np.float64)
     expected = p_values(null, verdicts.score).astype(np.float64)
     rate = null.false_positive_rate
-    if null.kind == "conformal":
+    if null.kind == "conformal" and null.tail is None:
         total = len(null.scores) + 1
         ranks = np.rint(given * total)
         rare = ranks <= np.floor(rate * total + 1e-9)

@@ -27,7 +27,7 @@ from mmbm_onnx.pipeline.scoring import Scoring, score_clean
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
-from mmbm_onnx.rewriting.null import Null, cautious_rate, fit_null, leave_one_out_rate
+from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
 from mmbm_onnx.runtime.batches import affordable_batch
 from mmbm_onnx.types import DETECTOR_OUTPUTS, Interface, Samples, Site
 
@@ -142,7 +142,9 @@ def write_graphs(
                 seed=seed,
             )
             flags_by = "margin" if scoring.evidence is None else "evidence"
-            null, leave_one_out = _fit_null(scoring, false_positive_rate)
+            steady = scoring.evidence is not None
+            null = fit_null(scoring.scores, false_positive_rate, steady=steady)
+            leave_one_out = leave_one_out_rate(scoring.scores, false_positive_rate, steady=steady)
             try:
                 detector = _write_detector(
                     run,
@@ -189,17 +191,6 @@ def write_graphs(
 
 class ScoreError(RewriteError):
     """The graph does not compute the score that its null is of."""
-
-
-def _fit_null(scoring: Scoring, requested: float) -> tuple[Null, float]:
-    """The null, and the share of its samples flagged, each against the null of the others."""
-    if scoring.evidence is None:
-        return fit_null(scoring.scores, requested), leave_one_out_rate(scoring.scores, requested)
-    count = len(scoring.scores)
-    rate = cautious_rate(count, requested)
-    # Of one sample fewer, the rate that is of the same rank.
-    left = rate if rate == requested else rate * (count + 1) / count
-    return fit_null(scoring.scores, rate), leave_one_out_rate(scoring.scores, left)
 
 
 def _check_against_torch(

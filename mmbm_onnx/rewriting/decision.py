@@ -16,7 +16,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from mmbm_onnx.rewriting.null import Null, gaussian_scale
+from mmbm_onnx.rewriting.null import Null, Tail, gaussian_scale
 from mmbm_onnx.rewriting.operators import Operators
 
 # Corrected logits are kept within these limits, so that a value below the smallest of them and
@@ -148,6 +148,8 @@ def _p_value(ops: Operators, null: Null, score: gs.Tensor, undefined: gs.Tensor)
         size = ops.constant("null_size", total, np.float32)
         rest = ops.add("Sub", size, count, name="null_rest")
         value = ops.add("Div", rest, size, name="rank")
+        if null.tail is not None:
+            value = ops.add("Max", value, _tail(ops, null.tail, score), name="rank_or_tail")
         smallest = ops.constant("smallest_p_value", np.float32(1) / total, np.float32)
     else:
         mean = ops.constant("null_mean", null.mean, np.float32)
@@ -192,3 +194,13 @@ def _masked(
     finite_double = ops.add("Where", inside, bounded, nearest_double, name="finite_float64")
     floor_double = ops.cast(floor, dtype, "mask_value_float64")
     return ops.add("Where", mask, floor_double, finite_double, name="masked_logits")
+
+
+def _tail(ops: Operators, tail: Tail, score: gs.Tensor) -> gs.Tensor:
+    start = ops.constant("tail_start", tail.start, np.float32)
+    fall = ops.constant("tail_fall", -tail.excess, np.float32)
+    share = ops.constant("tail_share", tail.share, np.float32)
+    zero = ops.constant("tail_zero", 0, np.float32)
+    over = ops.add("Max", ops.add("Sub", score, start, name="from_start"), zero, name="over_start")
+    rarer = ops.add("Exp", ops.add("Div", over, fall, name="falls"), name="fallen")
+    return ops.add("Mul", share, rarer, name="tail_above")

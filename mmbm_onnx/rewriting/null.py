@@ -21,9 +21,28 @@ from mmbm_onnx.types import BoolArray
 _MOST_SCORES = 2**24 - 2
 # Keeps a rate of, say, 0.07 from losing a rank because 0.07 * 100 is not 7 in binary.
 _RANK_SLACK = 1e-9
-# How far above the rate asked for a null may be, and how often further.
-_EXCESS = 1.5
-_RISK = 0.05
+# Of the scores, from the largest: those that an exponential tail is fitted to.
+_TAIL_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """An exponential tail: the chance to score above ``s`` is
+    ``share * exp(-max(s - start, 0) / excess)``.
+
+    Attributes:
+        start: Score where it begins.
+        excess: Mean excess over it, above 0.
+        share: Of clean scores above it.
+    """
+
+    start: float
+    excess: float
+    share: float
+
+    def threshold(self, false_positive_rate: float) -> float:
+        """Score that so large a share lies above, for a rate below ``share``."""
+        return self.start + self.excess * math.log(self.share / false_positive_rate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +57,7 @@ class Null:
         std: Their standard deviation (n - 1 in the denominator).
         threshold: A score above it is flagged; a float32 number.
         false_positive_rate: The rate it was fitted for.
+        tail: What a conformal threshold and its p-values are at least those of, or None.
     """
 
     kind: Literal["conformal", "gaussian"]
@@ -46,9 +66,10 @@ class Null:
     std: float
     threshold: float
     false_positive_rate: float
+    tail: Tail | None = None
 
 
-def fit_null(scores: npt.NDArray[Any], false_positive_rate: float) -> Null:
+def fit_null(scores: npt.NDArray[Any], false_positive_rate: float, *, steady: bool = False) -> Null:
     """Fit the null to the scores of clean samples that nothing was learned on.
 
     With ``n + 1 >= 1 / false_positive_rate`` the threshold is conformal: a fresh clean sample is
@@ -57,9 +78,15 @@ def fit_null(scores: npt.NDArray[Any], false_positive_rate: float) -> Null:
     with their mean and standard deviation, as MMDF has it (arXiv 2308.04617, detection and
     inference section), one-sided.
 
+    That share holds on average over clean sets; with one of them, the share above the fifth of
+    500 scores varies by half of itself (a Beta distribution, Vovk 2012). A *steady* threshold
+    is not below that of an exponential tail through the largest quarter of the scores (excesses
+    over a high threshold: Pickands 1975; exponential where tails are light), which varies less.
+
     Args:
         scores: Clean scores ``(n,)``.
         false_positive_rate: In (0, 1).
+        steady: Whether a conformal threshold is to be so.
 
     Raises:
         RewriteError: A score is not finite, or there are fewer than two, or too many to count.
@@ -82,55 +109,38 @@ def fit_null(scores: npt.NDArray[Any], false_positive_rate: float) -> Null:
     if rank >= 1:
         # p <= rate means that fewer than `rank` clean scores are as large: above the rank-th.
         threshold = float(ordered[count - rank])
-        return Null("conformal", ordered, mean, std, threshold, false_positive_rate)
+        tail = _tail(ordered) if steady else None
+        if tail is not None and false_positive_rate < tail.share:
+            threshold = max(threshold, float(np.float32(tail.threshold(false_positive_rate))))
+        return Null("conformal", ordered, mean, std, threshold, false_positive_rate, tail)
     quantile = NormalDist().inv_cdf(1 - false_positive_rate)
     threshold = float(np.float32(mean + quantile * std))
     return Null("gaussian", ordered, mean, std, threshold, false_positive_rate)
 
 
-def cautious_rate(count: int, false_positive_rate: float) -> float:
-    """The rate to fit a null for so that the one asked for is hardly ever missed by much.
-
-    The share of clean data above the r-th largest of ``count`` clean scores follows a Beta
-    distribution with mean r / (count + 1) (Vovk 2012, conditional validity): of one null in
-    seven, fitted to 500 scores for 1 %, it is above 1.5 %. This is the largest r / (count + 1) up
-    to the rate asked for with which that share exceeds one and a half times the rate with a
-    probability of at most 5 %.
-
-    Args:
-        count: Number of clean scores.
-        false_positive_rate: What is asked for, in (0, 1).
-
-    Returns:
-        That rate, or the one asked for where there are too few scores for any.
-    """
-    excess = min(_EXCESS * false_positive_rate, 1.0)
-    chosen, below = 0, 0.0
-    for rank in range(1, _rank(count, false_positive_rate) + 1):
-        # The share is above `excess` if fewer than `rank` of the scores lie in that tail.
-        below += _binomial(rank - 1, count, excess)
-        if below > _RISK:
-            break
-        chosen = rank
-    return chosen / (count + 1) if chosen else false_positive_rate
+def _in_tail(count: int) -> int:
+    """How many of so many scores, at least two, a tail is fitted to."""
+    return max(1, math.floor(_TAIL_SHARE * count))
 
 
-def _binomial(successes: int, trials: int, chance: float) -> float:
-    if chance >= 1:
-        return float(successes == trials)
-    ways = math.lgamma(trials + 1) - math.lgamma(successes + 1)
-    ways -= math.lgamma(trials - successes + 1)
-    return math.exp(
-        ways + successes * math.log(chance) + (trials - successes) * math.log1p(-chance)
-    )
+def _tail(ordered: npt.NDArray[np.float32]) -> Tail:
+    count = len(ordered)
+    most = _in_tail(count)
+    wide = ordered[count - most - 1 :].astype(np.float64)
+    start = float(wide[0])
+    excess = max(float(wide[1:].mean()) - start, float(np.finfo(np.float32).tiny))
+    return Tail(start, excess, most / count)
 
 
-def leave_one_out_rate(scores: npt.NDArray[Any], false_positive_rate: float) -> float:
+def leave_one_out_rate(
+    scores: npt.NDArray[Any], false_positive_rate: float, *, steady: bool = False
+) -> float:
     """Share of clean samples that a null of all the others flags, a fraction.
 
     Args:
         scores: Clean scores ``(n,)``.
         false_positive_rate: In (0, 1).
+        steady: As ``fit_null`` has it.
 
     Raises:
         RewriteError, ValueError: As ``fit_null``; n must be at least 3.
@@ -142,12 +152,35 @@ def leave_one_out_rate(scores: npt.NDArray[Any], false_positive_rate: float) -> 
     if rank >= 1:
         # Above the rank-th of the others: fewer than `rank` of them are as large.
         others = count - np.searchsorted(ordered, ordered, side="left") - 1
-        return float(np.mean(others < rank))
+        rare = others < rank
+        if steady:
+            rare &= _above_tails_of_others(ordered, false_positive_rate)
+        return float(np.mean(rare))
     flagged = [
         flags(fit_null(np.delete(ordered, index), false_positive_rate), ordered[index])
         for index in range(count)
     ]
     return float(np.mean(flagged))
+
+
+def _above_tails_of_others(
+    ordered: npt.NDArray[np.float32], false_positive_rate: float
+) -> BoolArray:
+    """Which scores, ascending, lie above the threshold of a tail fitted to all the others."""
+    count = len(ordered)
+    most = _in_tail(count - 1)
+    share = most / (count - 1)
+    if false_positive_rate >= share:
+        return np.ones(count, np.bool_)
+    # The tail of the others begins at the same score for all that can be in it; lower ones are
+    # below where it begins.
+    wide = ordered[count - most - 2 :].astype(np.float64)
+    start, top = wide[0], wide[1:]
+    excess = np.maximum((top.sum() - top) / most - start, np.finfo(np.float32).tiny)
+    thresholds = start + excess * math.log(share / false_positive_rate)
+    above = np.zeros(count, np.bool_)
+    above[count - most - 1 :] = top.astype(np.float32) > thresholds.astype(np.float32)
+    return above
 
 
 def _rank(count: int, false_positive_rate: float) -> int:
@@ -163,19 +196,30 @@ def flags(null: Null, scores: npt.NDArray[np.float32]) -> BoolArray:
 def p_values(null: Null, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Probability that a clean sample scores at least as high, float32, same shape.
 
-    Conformal: (1 + number of clean scores at least as large) / (n + 1). Gaussian: the normal
-    tail above the score. A score that is not a number has the smallest value there is.
+    Conformal: (1 + number of clean scores at least as large) / (n + 1), and where the null has a
+    tail, at least what that gives. Gaussian: the normal tail above the score. A score that is not
+    a number has the smallest value there is.
     """
     scores = np.asarray(scores, dtype=np.float32)
     if null.kind == "conformal":
         total = np.float32(len(null.scores) + 1)
         below = np.searchsorted(null.scores, scores, side="left").astype(np.float32)
-        return np.where(np.isnan(scores), np.float32(1) / total, (total - below) / total)
+        found = (total - below) / total
+        if null.tail is not None:
+            found = np.maximum(found, _in_float32(null.tail, scores))
+        return np.where(np.isnan(scores), np.float32(1) / total, found)
     with np.errstate(over="ignore", invalid="ignore"):
         distance = (scores - np.float32(null.mean)) / gaussian_scale(null)
     erf = np.vectorize(math.erf, otypes=[np.float32])(distance)
     tail = np.float32(0.5) * (np.float32(1) - erf)
     return np.where(np.isnan(scores), np.float32(0), tail).astype(np.float32)
+
+
+def _in_float32(tail: Tail, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    over = np.maximum(scores - np.float32(tail.start), np.float32(0))
+    with np.errstate(over="ignore"):
+        fall = np.exp(over / np.float32(-tail.excess))
+    return np.asarray(np.float32(tail.share) * fall)
 
 
 def gaussian_scale(null: Null) -> np.float32:

@@ -38,10 +38,12 @@ def hardened(bounds: Bounds) -> onnx.ModelProto:
     return insert_bounds(ORIGINAL, SITES, bounds)
 
 
-def detector(bounds: Bounds = TENSOR, count: int = 60, rate: float = 0.1) -> onnx.ModelProto:
+def detector(
+    bounds: Bounds = TENSOR, count: int = 60, rate: float = 0.1, *, steady: bool = False
+) -> onnx.ModelProto:
     """With a null of the clean samples' own scores."""
     draft = build_detector(ORIGINAL, INTERFACE, SITES, bounds, fit_null(np.zeros(2), 0.5))
-    null = fit_null(verdicts(draft).score[:count], rate)
+    null = fit_null(verdicts(draft).score[:count], rate, steady=steady)
     proto = build_detector(ORIGINAL, INTERFACE, SITES, bounds, null)
     stamp(proto, {"false_positive_rate": repr(rate)})
     return proto
@@ -122,8 +124,9 @@ def test_a_detector_without_a_bounded_branch_fails() -> None:
 
 @pytest.mark.parametrize(("count", "kind"), [(60, "conformal"), (5, "gaussian")])
 @pytest.mark.parametrize("rate", [0.02, 0.1])
-def test_thresholds_of_their_null_pass(count, kind, rate) -> None:
-    gate = threshold(detector(count=count, rate=rate))
+@pytest.mark.parametrize("steady", [False, True])
+def test_thresholds_of_their_null_pass(count, kind, rate, steady) -> None:
+    gate = threshold(detector(count=count, rate=rate, steady=steady))
     assert gate.passed, gate.message
     assert gate.message.startswith(kind)
 
@@ -154,6 +157,14 @@ def test_flags_that_do_not_follow_the_threshold_fail() -> None:
 
 def test_p_values_that_do_not_follow_the_null_fail() -> None:
     gate = threshold(with_constant(detector(), "mmbm_decision/null_size", 500))
+    assert not gate.passed
+    assert "p-value" in gate.message
+
+
+@pytest.mark.parametrize(("name", "value"), [("tail_share", 0.9), ("tail_fall", -1e9)])
+def test_a_tail_that_is_not_the_nulls_fails(name, value) -> None:
+    assert threshold(detector(steady=True)).passed
+    gate = threshold(with_constant(detector(steady=True), f"mmbm_decision/{name}", value))
     assert not gate.passed
     assert "p-value" in gate.message
 

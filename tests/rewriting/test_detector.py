@@ -16,6 +16,7 @@ from mmbm_onnx.types import Bounds
 
 BOUND = np.asarray([3, 6, 9, 4], np.float32)
 CONFORMAL = fit_null(np.random.default_rng(5).integers(-3, 8, 399).astype(np.float32), 0.1)
+STEADY = fit_null(CONFORMAL.scores, 0.1, steady=True)
 GAUSSIAN = fit_null(np.asarray([-1, 0, 1, 2, 3, 0, 1], np.float32), 0.1)
 LIMITS = {np.dtype(np.float16): 16384.0}
 
@@ -79,7 +80,9 @@ def both_branches(x: np.ndarray, shift: float = 0.0, bound=BOUND) -> tuple[np.nd
     return act - x.dtype.type(shift), np.minimum(act, bound.astype(x.dtype)) - x.dtype.type(shift)
 
 
-@pytest.mark.parametrize("null", [CONFORMAL, GAUSSIAN], ids=["conformal", "gaussian"])
+@pytest.mark.parametrize(
+    "null", [CONFORMAL, STEADY, GAUSSIAN], ids=["conformal", "steady", "gaussian"]
+)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("opset", [9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 24])
 def test_every_answer_equals_the_numpy_reference(opset, dtype, null):
@@ -89,20 +92,24 @@ def test_every_answer_equals_the_numpy_reference(opset, dtype, null):
     assert np.isin(wanted["mmbm_score"], null.scores).mean() > 0.4
     assert 0.02 < wanted["mmbm_flagged"].mean() < 0.9
     built = detector(elementwise(4, dtype, opset), null, dtype=dtype)
-    p_atol = 2e-6 if null.kind == "gaussian" else 0.0
+    p_atol = 0.0 if null is CONFORMAL else 2e-6
     assert_answers(run_named(built, x=x), wanted, p_atol=p_atol)
 
 
-def test_the_p_value_and_the_flag_agree():
-    answers = run_named(detector(elementwise(4)), x=integers())
+@pytest.mark.parametrize("null", [CONFORMAL, STEADY], ids=["conformal", "steady"])
+def test_the_p_value_and_the_flag_agree(null):
+    answers = run_named(detector(elementwise(4), null), x=integers())
     assert np.array_equal(answers["mmbm_flagged"], answers["mmbm_p_value"] <= np.float32(0.1))
 
 
-def test_real_scores_equal_the_numpy_reference():
+@pytest.mark.parametrize("steady", [False, True])
+def test_real_scores_equal_the_numpy_reference(steady):
     x = np.random.default_rng(3).normal(4, 5, (1500, 4)).astype(np.float32)
-    null = fit_null(np.random.default_rng(4).normal(2, 2, 777).astype(np.float32), 0.07)
+    scores = np.random.default_rng(4).normal(2, 2, 777).astype(np.float32)
+    null = fit_null(scores, 0.07, steady=steady)
     answers = run_named(detector(elementwise(4, shift=0.3), null), x=x)
-    assert_answers(answers, expected(*both_branches(x, 0.3), null))
+    wanted = expected(*both_branches(x, 0.3), null)
+    assert_answers(answers, wanted, p_atol=1e-6 if steady else 0.0)
 
 
 @pytest.mark.parametrize(

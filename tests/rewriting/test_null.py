@@ -7,7 +7,7 @@ import pytest
 
 from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.rewriting.null import (
-    cautious_rate,
+    Tail,
     fit_null,
     flags,
     leave_one_out_rate,
@@ -72,8 +72,9 @@ def test_the_gaussian_tail():
 
 
 @pytest.mark.parametrize("count", [50, 500], ids=["gaussian", "conformal"])
-def test_scores_that_are_not_finite(count):
-    null = fit_null(normal(count), 0.01)
+@pytest.mark.parametrize("steady", [False, True])
+def test_scores_that_are_not_finite(count, steady):
+    null = fit_null(normal(count), 0.01, steady=steady)
     odd = np.asarray([np.nan, np.inf, -np.inf], np.float32)
     assert flags(null, odd).tolist() == [True, True, False]
     p = p_values(null, odd)
@@ -82,8 +83,9 @@ def test_scores_that_are_not_finite(count):
 
 
 @pytest.mark.parametrize("count", [20, 500], ids=["gaussian", "conformal"])
-def test_equal_scores_are_not_flagged_and_anything_above_is(count):
-    null = fit_null(np.full(count, 3, np.float32), 0.01)
+@pytest.mark.parametrize("steady", [False, True])
+def test_equal_scores_are_not_flagged_and_anything_above_is(count, steady):
+    null = fit_null(np.full(count, 3, np.float32), 0.01, steady=steady)
     asked = np.asarray([2, 3, 3.01], np.float32)
     assert flags(null, asked).tolist() == [False, False, True]
     p = p_values(null, asked)
@@ -122,15 +124,16 @@ def test_a_matrix_of_scores_is_refused():
 @pytest.mark.parametrize("rate", [0.001, 0.01, 0.05, 0.07, 0.29, 0.5, 0.999])
 @pytest.mark.parametrize("count", [3, 20, 99, 100, 101, 200])
 @pytest.mark.parametrize("ties", [False, True])
-def test_leaving_one_out_is_fitting_to_the_others(count, rate, ties):
+@pytest.mark.parametrize("steady", [False, True])
+def test_leaving_one_out_is_fitting_to_the_others(count, rate, ties, steady):
     scores = normal(count, seed=count)
     if ties:
         scores = np.round(scores)
     flagged = [
-        bool(flags(fit_null(np.delete(scores, index), rate), scores[index]))
+        bool(flags(fit_null(np.delete(scores, index), rate, steady=steady), scores[index]))
         for index in range(count)
     ]
-    assert leave_one_out_rate(scores, rate) == np.mean(flagged)
+    assert leave_one_out_rate(scores, rate, steady=steady) == np.mean(flagged)
 
 
 def test_leaving_one_out_of_many_scores_gives_the_rate_asked_for():
@@ -143,28 +146,48 @@ def test_leaving_one_out_of_two_scores_is_refused():
         leave_one_out_rate(normal(2), 0.5)
 
 
-@pytest.mark.parametrize(("count", "rate"), [(500, 0.01), (750, 0.005), (200, 0.05), (4000, 0.01)])
-def test_a_cautious_rate_is_hardly_ever_missed_by_half(count, rate):
-    level = cautious_rate(count, rate)
-    assert 0.3 * rate < level <= rate
+@pytest.mark.parametrize(("count", "rate"), [(500, 0.01), (750, 0.005)])
+def test_a_steady_threshold_is_hardly_ever_missed_by_half(count, rate):
     rng = np.random.default_rng(0)
-
-    def missed(rank: int) -> float:
-        # Of uniform scores the share above the rank-th largest is that score's distance from 1.
-        scores = np.sort(rng.uniform(size=(2000, count)), axis=1)
-        return float(np.mean(1 - scores[:, count - rank] > 1.5 * rate))
-
-    rank = round(level * (count + 1))
-    assert missed(rank) < 0.065
-    assert rank == int(rate * (count + 1)) or missed(rank + 1) > 0.035
-    null = fit_null(rng.normal(size=count).astype(np.float32), level)
-    assert (null.scores > null.threshold).sum() == rank - 1
+    above = {True: [], False: []}
+    for _ in range(1000):
+        scores = rng.exponential(size=count).astype(np.float32)
+        for steady, found in above.items():
+            found.append(np.exp(-fit_null(scores, rate, steady=steady).threshold))
+    missed = {steady: np.mean(np.asarray(found) > 1.5 * rate) for steady, found in above.items()}
+    assert missed[True] < 0.06 < 0.08 < missed[False]
+    assert 0.6 * rate < np.mean(above[True]) < np.mean(above[False]) < 1.05 * rate
 
 
-@pytest.mark.parametrize(("count", "rate"), [(20, 0.01), (100, 0.01), (150, 0.01)])
-def test_with_too_few_scores_for_caution_the_rate_stays(count, rate):
-    assert cautious_rate(count, rate) == rate
+def test_a_steady_null_of_few_scores_by_hand():
+    scores = np.asarray([0, 0, 0, 0, 0, 1, 2, 6], np.float32)
+    null = fit_null(scores, 0.125, steady=True)
+    # Two of eight are in the tail, which begins at 1; they lie 1 and 5 above that.
+    assert null.tail == Tail(start=1.0, excess=3.0, share=0.25)
+    assert null.threshold == pytest.approx(max(6, 1 + 3 * np.log(2)))
+    asked = np.asarray([0.5, 1, 4, 7], np.float32)
+    ranks = np.asarray([4, 4, 2, 1]) / 9
+    tail = 0.25 * np.exp([0, 0, -1, -2])
+    assert np.allclose(p_values(null, asked), np.maximum(ranks, tail), rtol=1e-6)
+    assert p_values(null, asked[2:]) == pytest.approx([2 / 9, 1 / 9])
+    far = fit_null(np.append(scores, np.float32(100)), 0.2, steady=True)
+    assert far.tail == Tail(start=2.0, excess=51.0, share=2 / 9)
+    assert far.threshold == pytest.approx(2 + 51 * np.log(2 / 9 / 0.2))
+    assert p_values(far, np.asarray([far.threshold], np.float32)) == pytest.approx([0.2])
 
 
-def test_a_large_rate_is_no_matter_for_caution():
-    assert cautious_rate(100, 0.9) == pytest.approx(90 / 101)
+def test_at_rates_beyond_its_tail_a_steady_threshold_is_the_conformal_one():
+    assert fit_null(normal(200), 0.3, steady=True).threshold == fit_null(normal(200), 0.3).threshold
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.07, 0.2])
+def test_steady_flags_are_those_with_a_p_value_of_at_most_the_rate(rate):
+    null = fit_null(normal(500), rate, steady=True)
+    asked = np.linspace(-8, 12, 3001, dtype=np.float32)
+    assert np.array_equal(flags(null, asked), p_values(null, asked) <= rate)
+
+
+def test_too_few_scores_for_ranks_have_no_tail():
+    null = fit_null(normal(50), 0.01, steady=True)
+    assert null.tail is None
+    assert null.threshold == fit_null(normal(50), 0.01).threshold
