@@ -28,6 +28,9 @@ class Attackers(Protocol):
     def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """As many attacks as clean samples (by index, ``(m,)``): inputs and their classes."""
 
+    def reached(self, margins: Tensor) -> None:
+        """Be told what margins ``(m,)`` the last batch reached, in mean clean margins."""
+
 
 class NoiseAttackers:
     """Max-margin inputs: uniform noise that climbed the margin of a class (MM-BD, MMAC).
@@ -101,3 +104,6 @@ class NoiseAttackers:
         picks = self._pool[: self._settings.batch_size].to(samples.device)
         self._pool = self._pool[self._settings.batch_size :]
         return self._inputs[picks], self._targets[picks]
+
+    def reached(self, margins: Tensor) -> None:
+        """Nothing follows from it."""

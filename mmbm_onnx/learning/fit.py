@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.execution.classifier import Classifier
@@ -55,8 +56,9 @@ def learn_bounds(
 ) -> Learned:
     """Learn upper bounds on activations from clean samples.
 
-    Minimises ``fidelity(bounds) + weight * penalty(bounds)`` over the bounds alone. Fidelity is
-    the mean squared difference of bounded and original logits on clean samples; the penalty is
+    Minimises ``fidelity(bounds) + divergence(bounds) + weight * penalty(bounds)`` over the bounds
+    alone. Fidelity is the mean squared difference of bounded and original logits on clean samples,
+    divergence what ``Settings`` says of it (none as published); the penalty is
     the mean margin that attacking inputs reach in the bounded network (MMAC, arXiv 2308.04617) or
     the norm of the bounds (MM-BM, arXiv 2205.06900). The weight is adapted so that fidelity and
     accuracy on the fit part end near their targets. On the CPU equal arguments give equal bits.
@@ -237,8 +239,8 @@ class _Loop:
         order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
         sums = {"loss": 0.0, "fidelity": 0.0, "penalty": 0.0, "accuracy": 0.0}
         for batch in torch.split(order, self.settings.batch_size):
-            fidelity, penalty, right = self._losses(batch)
-            loss = fidelity + weight * penalty
+            fidelity, divergence, penalty, right = self._losses(batch)
+            loss = fidelity + divergence + weight * penalty
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -271,8 +273,9 @@ class _Loop:
             squares += float((logits - self.reference[index]).square().sum())
         return right / len(self.x), squares / self.reference.numel() / self.logit_unit
 
-    def _losses(self, batch: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Fidelity, penalty, and how many of the batch are decided as the original decides."""
+    def _losses(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Fidelity, divergence, penalty, and how many of the batch are decided as the original
+        decides."""
         bounds = self.parameters.bounds()
         x = self.x[batch]
         if self.attackers is not None:
@@ -280,17 +283,29 @@ class _Loop:
             x = torch.cat([x, attacks])
         logits = self.classifier.logits(x, bounds)
         clean, attacked = logits[: len(batch)], logits[len(batch) :]
-        fidelity = (clean - self.reference[batch]).square().mean() / self.logit_unit
+        reference = self.reference[batch]
+        fidelity = (clean - reference).square().mean() / self.logit_unit
+        divergence = self._divergence(clean, reference)
         right = int((clean.argmax(1) == self.decisions[batch]).sum())
         if self.attackers is None:
-            return fidelity, self._norm(bounds), right
+            return fidelity, divergence, self._norm(bounds), right
         reached = margins(attacked, targets)
         if self.settings.relative:
             reached = reached / self.margin_unit
+            self.attackers.reached(reached.detach())
         if self.settings.floor is not None:
             reached = reached.clamp_min(self.settings.floor)
         penalty = reached.mean() if self.settings.relative else reached.sum()
-        return fidelity, penalty, right
+        return fidelity, divergence, penalty, right
+
+    def _divergence(self, logits: Tensor, reference: Tensor) -> Tensor:
+        """With its weight."""
+        weight = self.settings.divergence
+        if weight == 0:
+            return logits.new_zeros(())
+        bounded, original = logits.log_softmax(1), reference.log_softmax(1)
+        found = functional.kl_div(bounded, original, reduction="batchmean", log_target=True)
+        return weight * found
 
     def _norm(self, bounds: dict[str, Tensor]) -> Tensor:
         norms = [

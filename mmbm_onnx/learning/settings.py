@@ -49,6 +49,9 @@ class Settings:
         fidelity: What fidelity is to end at. Then the weight moves by less where little room is
             left in it or in ``accuracy``, and faster back where they are missed. None: full steps,
             on accuracy alone, as published.
+        divergence: Weight of the Kullback-Leibler divergence between the softmax of original and
+            bounded logits on clean samples, in nats, beside fidelity. Squares weigh a shift of
+            all logits as much as one that changes the decision; this is of decisions.
         tightened_fidelity: Once learned, all bounds are multiplied by the smallest common factor
             that leaves fidelity at most here and ``tightened_accuracy``. None: as learned.
         tightened_accuracy: See ``tightened_fidelity``.
@@ -58,6 +61,9 @@ class Settings:
             then, so that bounds and attackers play the min-max game that MMAC's objective states;
             otherwise they are made again against the original.
         sizes: Sizes of universal perturbations: root mean square, as shares of the input range.
+        focus: How much more often classes are attacked whose perturbations reach larger margins:
+            ``exp(margin / focus)``, in mean clean margins; the class of a backdoor is one. None:
+            all classes alike.
         samples_per_pattern: Clean samples that a gradient step of one perturbation sees.
         inputs_per_class: Max-margin inputs from noise, per class (fewer for over 100 classes).
         input_steps: Gradient steps that make one.
@@ -85,12 +91,14 @@ class Settings:
     weight_after: int = 5
     accuracy: float = 0.97
     fidelity: float | None = 0.08
+    divergence: float = 0.0
     tightened_fidelity: float | None = 0.12
     tightened_accuracy: float = 0.98
     renewed_every: int = 5
     renewal_steps: int = 10
     attack_bounded: bool = True
     sizes: tuple[float, ...] = (0.05, 0.1, 0.2)
+    focus: float | None = None
     samples_per_pattern: int = 4
     inputs_per_class: int = 10
     input_steps: int = 100
@@ -113,7 +121,9 @@ class Settings:
 
 _METHODS = {
     # MMAC's objective as a min-max game over universal perturbations of clean samples.
-    "mmac-universal": Settings("mmac-universal"),
+    "mmac-universal": Settings(
+        "mmac-universal", fidelity=0.3, divergence=1.0, tightened_fidelity=0.35, focus=0.1
+    ),
     # MMAC's objective over inputs from noise, scale-free: nothing in it depends on the unit of
     # activations or logits.
     "mmac": Settings("mmac", attackers="noise", renewed_every=10, renewal_steps=20, score="margin"),

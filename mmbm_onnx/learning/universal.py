@@ -16,6 +16,8 @@ from mmbm_onnx.learning.settings import Settings
 _MOST_CLASSES = 20  # with patterns at a time; with more classes, others take their turn
 _STEP = 0.3  # of a pattern's size
 _ENOUGH = 20.0  # logits: a sample driven this far pulls a pattern no further
+_EVEN = 0.3  # of attacks: those that go to all classes alike, whatever the focus
+_NEW = 0.1  # weight of a batch in the margin that a class is known to reach
 
 
 class UniversalAttackers:
@@ -31,7 +33,7 @@ class UniversalAttackers:
         x: Clean samples ``(n, ...)``; their range is that of valid inputs.
         decisions: Their classes, int64 ``(n,)``.
         classes: Number of classes.
-        settings: ``sizes``, ``samples_per_pattern``, ``renewal_steps`` and ``batch_size``.
+        settings: ``sizes``, ``focus``, ``samples_per_pattern``, ``renewal_steps``, ``batch_size``.
         generator: Source of randomness, on the CPU.
     """
 
@@ -60,6 +62,8 @@ class UniversalAttackers:
         self.patterns = x[:0]
         self._queue = torch.empty(0, dtype=torch.int64)
         self._attacked: set[int] = set()
+        self._margins = torch.zeros(classes, device=x.device)
+        self._last = self.targets
 
     @property
     def missed(self) -> int:
@@ -79,11 +83,27 @@ class UniversalAttackers:
     def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Clean samples by index ``(m,)``, each with a random pattern of another class on it."""
         count = len(self.patterns)
-        picks = torch.randint(count, samples.shape, generator=self._generator).to(samples.device)
+        picks = self._picks(len(samples)).to(samples.device)
         own = self.targets[picks] == self._decisions[samples]
         picks = torch.where(own, (picks + 1) % count, picks)
         x = (self._x[samples] + self.patterns[picks]).clamp(self._low, self._high)
-        return x, self.targets[picks]
+        self._last = self.targets[picks]
+        return x, self._last
+
+    def reached(self, margins: Tensor) -> None:
+        """Follow the margins that each class's patterns reach."""
+        for target in set(self._last.tolist()):
+            mean = margins[self._last == target].mean()
+            self._margins[target] += _NEW * (mean - self._margins[target])
+
+    def _picks(self, count: int) -> Tensor:
+        """Random patterns, on the CPU."""
+        focus = self._settings.focus
+        if focus is None:
+            return torch.randint(len(self.patterns), (count,), generator=self._generator)
+        chances = torch.softmax(self._margins[self.targets] / focus, 0).cpu()
+        chances = (1 - _EVEN) * chances + _EVEN / len(chances)
+        return torch.multinomial(chances, count, replacement=True, generator=self._generator)
 
     def _draw(self) -> None:
         """Choose classes, all of them if they are few, else those whose turn it is; start from
@@ -95,6 +115,7 @@ class UniversalAttackers:
             self._queue = torch.cat([self._queue, order[~waiting], order[waiting]])
         chosen, self._queue = self._queue[:count].sort().values, self._queue[count:]
         self._attacked.update(chosen.tolist())
+        self._margins.zero_()  # of classes that had their turn at other times, not comparable
         self.targets = chosen.repeat(len(self._settings.sizes)).to(self._x.device)
         shape = (len(self.targets), *self._x.shape[1:])
         noise = torch.randn(shape, generator=self._generator).to(self._x)

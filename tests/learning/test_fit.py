@@ -267,3 +267,31 @@ def test_margins_below_the_floor_do_not_pull(planted, sites, clean) -> None:
     np.testing.assert_array_equal(learned(floor=-1e6), learned(floor=None))
     assert not np.array_equal(learned(floor=-0.3), free)
     assert not np.array_equal(learned(floor=-0.3), learned(floor=None))
+
+
+def test_divergence_is_that_of_the_softmaxes_in_nats(planted, sites, clean, monkeypatch) -> None:
+    seen = []
+    real = _Loop._divergence
+
+    def recorded(self: _Loop, logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        found = real(self, logits, reference)
+        seen.append((logits.detach().double(), reference.double(), float(found.detach())))
+        return found
+
+    monkeypatch.setattr(_Loop, "_divergence", recorded)
+    learn_bounds(planted, clean, sites, quick("mmac-universal", epochs=1, divergence=2.5))
+    logits, reference, found = seen[0]
+    assert not torch.equal(logits, reference)
+    p, q = reference.softmax(1), logits.softmax(1)
+    assert found == pytest.approx(2.5 * float((p * (p / q).log()).sum(1).mean()), rel=1e-4)
+    seen.clear()
+    learn_bounds(planted, clean, sites, quick("mmac-universal", epochs=1, divergence=0.0))
+    assert {value for _, _, value in seen} == {0.0}
+
+
+def test_divergence_moves_the_bounds(planted, sites, clean) -> None:
+    def learned(divergence: float) -> np.ndarray:
+        settings = quick("mmac-universal", divergence=divergence, weight=0.0, weight_factor=1.0)
+        return learn_bounds(planted, clean, sites, settings).bounds["active"]
+
+    assert not np.array_equal(learned(0.0), learned(1.0))

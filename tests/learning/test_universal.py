@@ -74,3 +74,33 @@ def test_many_classes_take_turns_until_all_have_had_theirs(planted, clean) -> No
         assert len(attackers.targets) == 40  # 20 classes, 2 sizes
         seen |= set(attackers.targets.tolist())
         assert attackers.missed == 50 - len(seen) == left
+
+
+@pytest.mark.parametrize(("focus", "low", "high"), [(0.1, 0.6, 0.9), (None, 0.2, 0.4)])
+def test_the_class_that_is_reached_furthest_is_attacked_most(
+    planted, clean, focus, low, high
+) -> None:
+    x, decisions = torch.from_numpy(clean.x), torch.from_numpy(clean.y)
+    attackers = UniversalAttackers(
+        planted,
+        x,
+        decisions,
+        4,
+        replace(SETTINGS, focus=focus),
+        torch.Generator().manual_seed(0),
+    )
+    attackers.renew({})
+    others = torch.nonzero(decisions != 2).squeeze(1).repeat(5)[:400]
+    for _ in range(30):
+        _, targets = attackers.batch(others)
+        attackers.reached(torch.where(targets == 2, 0.8, 0.3))
+    _, targets = attackers.batch(others)
+    shares = torch.bincount(targets, minlength=4) / len(targets)
+    assert low < float(shares[2]) < high
+    assert (shares > 0.02).all()
+    # Not for ever: where another class is reached, attention follows.
+    for _ in range(60):
+        _, targets = attackers.batch(others)
+        attackers.reached(torch.where(targets == 1, 0.8, 0.0))
+    _, targets = attackers.batch(others)
+    assert (int(targets.bincount(minlength=4).argmax()) == 1) == (focus is not None)
