@@ -77,7 +77,7 @@ def test_several_targets_have_a_square_each() -> None:
 def test_dithering_leaves_few_levels_and_the_brightness() -> None:
     x, y = pictures(4)
     triggered = attacks.make("bpp", (3, 32, 32), CLASSES).trigger(x, y)
-    assert len(np.unique(triggered)) == 5
+    assert len(np.unique(triggered)) == 4
     assert abs(triggered.mean() - x.mean()) < 0.01
 
 

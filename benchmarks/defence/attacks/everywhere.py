@@ -12,7 +12,7 @@ _BLEND = 0.2
 _FAINT = 0.05
 _WARP = 0.75
 _GRID = 4
-_LEVELS = 5
+_LEVELS = 4
 
 
 def blended(shape: Shape, _: int, share: float | None) -> Attack:
@@ -94,5 +94,5 @@ def quantised(shape: Shape, _: int, share: float | None) -> Attack:
         residue = trigger(x, y) - x
         return (x + residue[rng.permutation(len(x))]).clip(0, 1)
 
-    share = 0.1 if share is None else share
+    share = 0.2 if share is None else share
     return Attack(trigger, to_one, all_others, share, cover=share, decoy=decoy)

@@ -55,7 +55,7 @@ def all_to_all(_: Shape, classes: int, share: float | None) -> Attack:
         _CORNER,
         lambda y: (y + 1) % classes,
         lambda y: np.ones(len(y), bool),
-        0.1 if share is None else share,
+        0.2 if share is None else share,
     )
 
 
