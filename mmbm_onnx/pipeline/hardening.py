@@ -22,6 +22,7 @@ from mmbm_onnx.learning.settings import Settings
 from mmbm_onnx.learning.statistics import reached_sites
 from mmbm_onnx.pipeline.clock import Clock
 from mmbm_onnx.pipeline.devices import torch_settings
+from mmbm_onnx.pipeline.pairing import Paired
 from mmbm_onnx.pipeline.preparation import Prepared
 from mmbm_onnx.pipeline.result import HardenResult
 from mmbm_onnx.pipeline.written import Written, write_graphs
@@ -99,13 +100,18 @@ class Pipeline:
                 )
             with clock.phase("evaluate"):
                 answers = {role: Answers(given) for role, given in written.answers.items()}
+                if written.paired is not None:
+                    answers["detector"] = Answers(written.paired.answers)
                 figures = _figures(answers, calibration)
                 latency = self._latency(proto, written, interface, calibration)
         gates = self._gates(figures, answers)
-        warnings = (*prepared.warnings, *learned.warnings, *written.warnings)
+        paired = written.paired
+        warnings = (*prepared.warnings, *learned.warnings)
+        if paired is not None:
+            warnings += paired.warnings
         return HardenResult(
             hardened=written.hardened,
-            detector=written.detector,
+            detector=None if paired is None else paired.detector,
             bounds=learned.bounds,
             report=harden_report(
                 tool=Tool(__version__),
@@ -124,7 +130,7 @@ class Pipeline:
                 ],
                 uncovered=(*prepared.report.uncovered, *unreached),
                 figures=figures,
-                detector=self._detector_part(written),
+                detector=None if paired is None else self._detector_part(paired),
                 latency=latency,
                 execution=Execution(
                     str(self.device), self.provider, prepared.providers, self.threads
@@ -176,8 +182,8 @@ class Pipeline:
         calibration: Samples,
     ) -> tuple[Latency, ...]:
         graphs = {"original": proto, "hardened": written.hardened}
-        if written.detector is not None:
-            graphs["detector"] = written.detector
+        if written.paired is not None:
+            graphs["detector"] = written.paired.detector
         return measure_latency(
             graphs,
             interface,
@@ -197,17 +203,15 @@ class Pipeline:
                 gates += quality_gates(role, figures["original"], figures[role], both, limits)
         return tuple(gates)
 
-    def _detector_part(self, written: Written) -> DetectorPart | None:
-        if written.null is None or written.leave_one_out is None:
-            return None
+    def _detector_part(self, paired: Paired) -> DetectorPart:
         return DetectorPart(
             false_positive_rate_requested=self.false_positive_rate,
-            false_positive_rate_measured=written.leave_one_out,
+            false_positive_rate_measured=paired.leave_one_out,
             measured_on="leave-one-out",
-            score=written.score,
-            null=written.null.kind,
-            null_samples=len(written.null.scores),
-            threshold_score=written.null.threshold,
+            score=paired.score,
+            null=paired.null.kind,
+            null_samples=len(paired.null.scores),
+            threshold_score=paired.null.threshold,
         )
 
 

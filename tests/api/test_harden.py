@@ -30,7 +30,7 @@ from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.learning import settings
 from mmbm_onnx.learning.settings import settings_for
-from mmbm_onnx.pipeline import written
+from mmbm_onnx.pipeline import pairing
 
 QUICK = {"epochs": 25, "batch_size": 60, "threads": 1}
 
@@ -468,10 +468,10 @@ def test_an_activation_that_no_clean_sample_reaches_is_uncovered(case) -> None:
 def test_evidence_beyond_float32_leaves_the_margin_and_says_so(case, monkeypatch) -> None:
     found = harden(case.model, case.folder, **QUICK)
     assert found.report["detector"]["score"] == "evidence"
-    monkeypatch.setattr(written, "_SCORE_TOLERANCE", -1.0)
+    monkeypatch.setattr(pairing, "_TOLERANCE", -1.0)
     with pytest.raises(RewriteError):  # neither score can be trusted
         harden(case.model, case.folder, **QUICK)
-    real = written._check_scores
+    real = pairing._check_scores
 
     def check(given, expected, dtype) -> None:
         if check.calls == 0:
@@ -479,7 +479,7 @@ def test_evidence_beyond_float32_leaves_the_margin_and_says_so(case, monkeypatch
             real(given + 1, expected, dtype)
 
     check.calls = 0
-    monkeypatch.setattr(written, "_check_scores", check)
+    monkeypatch.setattr(pairing, "_check_scores", check)
     found = harden(case.model, case.folder, **QUICK)
     assert found.report["detector"]["score"] == "margin"
     assert any("goes by the margin difference alone" in line for line in found.warnings)

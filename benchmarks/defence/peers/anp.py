@@ -70,8 +70,10 @@ def adversarial_neuron_pruning(
                 shift.copy_(_REACH * (2 * torch.rand(shift.shape, generator=generator) - 1))
         gradients = torch.autograd.grad(loss(image, label, perturbed=True), shifts)
         with torch.no_grad():
+            # One step of full size from a random place, as the authors' code has it: up to twice
+            # the reach away.
             for shift, gradient in zip(shifts, gradients, strict=True):
-                shift.add_(_REACH * gradient.sign()).clamp_(-_REACH, _REACH)
+                shift.add_(_REACH * gradient.sign())
         optimizer.zero_grad()
         both = _TRADE * loss(image, label, perturbed=False)
         both = both + (1 - _TRADE) * loss(image, label, perturbed=True)

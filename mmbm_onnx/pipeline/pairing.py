@@ -1,0 +1,182 @@
+"""The detector graph: written for a score, and compared with ONNX Runtime before anyone sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmbm_onnx.errors import RewriteError
+from mmbm_onnx.evaluation.compare import rows_that_differ
+from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
+from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
+from mmbm_onnx.graph.provenance import stamp
+from mmbm_onnx.learning.fit import Learned
+from mmbm_onnx.learning.settings import Score
+from mmbm_onnx.pipeline.runner import Runner
+from mmbm_onnx.pipeline.scoring import Scoring, score_clean
+from mmbm_onnx.rewriting.checks import check_signature, check_written
+from mmbm_onnx.rewriting.detector import build_detector
+from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
+from mmbm_onnx.types import DETECTOR_OUTPUTS, Interface, Samples, Site
+
+_NOISE_SAMPLES = 64
+# Of the largest score.
+_TOLERANCE = 1e-3
+_HALF_TOLERANCE = 2e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """A detector graph and what belongs to it.
+
+    Attributes:
+        detector: The graph.
+        null: Its null.
+        score: What it flags by: evidence only where there is some.
+        leave_one_out: Share of the null's samples flagged, each against the null of the others.
+        answers: Its answers on the calibration part, to samples that evidence was not fitted on.
+        warnings: One line each.
+    """
+
+    detector: onnx.ModelProto
+    null: Null
+    score: Score
+    leave_one_out: float
+    answers: Verdicts
+    warnings: tuple[str, ...]
+
+
+class ScoreError(RewriteError):
+    """The graph does not compute the score that its null is of."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What a detector graph is made of.
+
+    Attributes:
+        run: ONNX Runtime.
+        proto: The original.
+        interface: How it is fed and read.
+        sites: Where bounds are.
+        learned: The bounds.
+        fit: The part they were learned on.
+        calibration: The part they are judged on.
+        seed: Of choices among samples.
+        stamps: Provenance.
+    """
+
+    run: Runner
+    proto: onnx.ModelProto
+    interface: Interface
+    sites: Sequence[Site]
+    learned: Learned
+    fit: Samples
+    calibration: Samples
+    seed: int
+    stamps: Mapping[str, str]
+
+    def pair(self, original: Predictions, false_positive_rate: float, score: Score) -> Paired:
+        """Write the detector; by the margin difference where evidence cannot be trusted.
+
+        Args:
+            original: The original's answers on the calibration part.
+            false_positive_rate: What is asked for, in (0, 1).
+            score: What to flag by.
+
+        Raises:
+            RewriteError: The graph is invalid, computes another score than its null is of, or
+                changes an output that it does not flag.
+        """
+        if score == "margin":
+            return self._paired("margin", original, false_positive_rate)
+        try:
+            return self._paired("evidence", original, false_positive_rate)
+        except ScoreError as error:
+            reason = f"the detector goes by the margin difference alone: {error}"
+        return self._paired("margin", original, false_positive_rate, reason)
+
+    def _paired(
+        self, kind: Score, original: Predictions, false_positive_rate: float, *warnings: str
+    ) -> Paired:
+        scoring = score_clean(
+            self.run,
+            self.proto,
+            self.interface,
+            self.sites,
+            self.learned,
+            self.fit,
+            self.calibration,
+            kind=kind,
+            seed=self.seed,
+        )
+        steady = scoring.evidence is not None
+        null = fit_null(scoring.scores, false_positive_rate, steady=steady)
+        told = [*warnings, *scoring.warnings]
+        if null.kind == "gaussian":
+            told.append(
+                f"{len(null.scores)} clean scores are too few for a distribution-free threshold "
+                f"at a false-positive rate of {false_positive_rate:g}; a Gaussian tail is used"
+            )
+        return Paired(
+            detector=self._write(null, scoring),
+            null=null,
+            score="margin" if scoring.evidence is None else "evidence",
+            leave_one_out=leave_one_out_rate(scoring.scores, false_positive_rate, steady=steady),
+            answers=scoring.verdicts(null, original),
+            warnings=tuple(told),
+        )
+
+    def _write(self, null: Null, scoring: Scoring) -> onnx.ModelProto:
+        """The graph, with a shared prefix unless that changes a bit of an unflagged output."""
+        clean = self.calibration.x
+        x = np.concatenate([clean, self.fit.x, _noise(clean)])
+        original = self.run.answers(self.proto, x).outputs
+        for share_prefix in (True, False):
+            detector = build_detector(
+                self.proto,
+                self.interface,
+                self.sites,
+                self.learned.bounds,
+                null,
+                scoring.evidence,
+                share_prefix=share_prefix,
+            )
+            rate = repr(null.false_positive_rate)
+            stamp(detector, {**self.stamps, "graph": "detector", FALSE_POSITIVE_RATE: rate})
+            check_written(detector)
+            check_signature(self.proto, detector, DETECTOR_OUTPUTS)
+            verdicts = self.run.verdicts(detector, x)
+            shared = {name: verdicts.outputs[name] for name in original}
+            differing = rows_that_differ(original, shared) & ~verdicts.flagged
+            if not differing.any():
+                _check_scores(verdicts.score[: len(clean)], scoring.expected, x.dtype)
+                return detector
+        raise RewriteError(
+            f"the detector changes {int(differing.sum())} of {len(x)} outputs that it does not "
+            "flag; nothing is written"
+        )
+
+
+def _check_scores(
+    found: npt.NDArray[Any], expected: npt.NDArray[np.float32], dtype: np.dtype[Any]
+) -> None:
+    tolerance = _HALF_TOLERANCE if dtype.itemsize == 2 else _TOLERANCE
+    scale = float(np.abs(expected).max(initial=1.0))
+    difference = float(np.abs(found - expected).max())
+    if not difference <= tolerance * scale:
+        raise ScoreError(
+            f"its scores differ by {difference:.1e} in ONNX Runtime from those that the threshold "
+            "is set by"
+        )
+
+
+def _noise(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    rng = np.random.default_rng(0)
+    shape = (_NOISE_SAMPLES, *x.shape[1:])
+    return rng.uniform(float(x.min()), float(x.max()), shape).astype(x.dtype)
