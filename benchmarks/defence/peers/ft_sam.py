@@ -12,6 +12,7 @@ from benchmarks.defence.peers.tuning import batches, descent
 _RADIUS = 2.0
 _FLOOR = 0.01  # added to weights' sizes, as in ASAM (arXiv 2102.11600)
 _EPOCHS = 50
+_SMOOTHING = 0.1  # of labels, as the authors' configuration has it
 
 
 def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int) -> nn.Module:
@@ -20,7 +21,7 @@ def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int)
     optimizer, schedule = descent(network, _EPOCHS)
     parameters = list(network.parameters())
     for image, label, ends in batches(x, y, seed, _EPOCHS):
-        loss = functional.cross_entropy(network(image), label)
+        loss = functional.cross_entropy(network(image), label, label_smoothing=_SMOOTHING)
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
             sizes = [parameter.abs() + _FLOOR for parameter in parameters]
@@ -30,7 +31,8 @@ def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int)
             for parameter, move in zip(parameters, moves, strict=True):
                 parameter.add_(move)
         optimizer.zero_grad()
-        functional.cross_entropy(network(image), label).backward()
+        worst = functional.cross_entropy(network(image), label, label_smoothing=_SMOOTHING)
+        worst.backward()
         with torch.no_grad():
             for parameter, move in zip(parameters, moves, strict=True):
                 parameter.sub_(move)
