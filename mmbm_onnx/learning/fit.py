@@ -50,6 +50,7 @@ def learn_bounds(
     sites: Sequence[Site],
     settings: Settings,
     *,
+    calibration: Samples | None = None,
     granularity: Granularity = "channel",
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
@@ -60,8 +61,8 @@ def learn_bounds(
     alone. Fidelity is the mean squared difference of bounded and original logits on clean samples,
     divergence what ``Settings`` says of it (none as published); the penalty is
     the mean margin that attacking inputs reach in the bounded network (MMAC, arXiv 2308.04617) or
-    the norm of the bounds (MM-BM, arXiv 2205.06900). The weight is adapted so that fidelity and
-    accuracy on the fit part end near their targets. On the CPU equal arguments give equal bits.
+    the norm of the bounds (MM-BM, arXiv 2205.06900). The weight is adapted so that fidelity on the
+    fit part and accuracy end near their targets. On the CPU equal arguments give equal bits.
 
     Args:
         classifier: The network; not changed.
@@ -69,6 +70,7 @@ def learn_bounds(
             without labels the network's own decisions are what must be kept.
         sites: Where bounds go.
         settings: See ``Settings``.
+        calibration: What accuracy is judged on where the settings say so; the fit part if None.
         granularity: One bound per channel, or per tensor.
         seed: Of the order of samples and of the noise max-margin inputs start from.
         progress: Called after every step, with loss, accuracy, penalty and weight of the last
@@ -82,9 +84,12 @@ def learn_bounds(
     keep = _kept(reference, fit.y)
     x, reference = x[keep], reference[keep]
     decisions = reference.argmax(1)
+    judged = None
+    if settings.judged_on == "calibration" and calibration is not None:
+        judged = _judged(classifier, calibration, settings.batch_size)
     statistics = activation_statistics(classifier, x, sites, granularity, settings.batch_size)
     parameters = BoundParameters(sites, statistics, settings)
-    loop = _Loop(classifier, x, reference, decisions, parameters, settings, seed, progress)
+    loop = _Loop(classifier, x, reference, decisions, judged, parameters, settings, seed, progress)
     history = loop.run()
     return Learned(parameters.result(), history, len(x), tuple(loop.warnings))
 
@@ -93,6 +98,30 @@ def learn_bounds(
 def original_logits(classifier: Classifier, x: Tensor, batch_size: int) -> Tensor:
     """Logits of the unbounded network, ``(n, classes)``, computed batch by batch."""
     return torch.cat([classifier.logits(batch) for batch in torch.split(x, batch_size)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What accuracy is judged on besides the fit part.
+
+    Attributes:
+        x: Samples ``(n, ...)``.
+        answers: What is right, int64 ``(n,)``: labels, or else the original's decisions.
+        original: How many of them the original gives; at least 1.
+    """
+
+    x: Tensor
+    answers: Tensor
+    original: int
+
+
+def _judged(classifier: Classifier, samples: Samples, batch_size: int) -> _Judged:
+    x = torch.from_numpy(np.ascontiguousarray(samples.x)).to(classifier.device, classifier.dtype)
+    decisions = original_logits(classifier, x, batch_size).argmax(1)
+    if samples.y is None:
+        return _Judged(x, decisions, len(x))
+    labels = torch.from_numpy(samples.y).to(classifier.device)
+    return _Judged(x, labels, max(1, int((decisions == labels).sum())))
 
 
 def _kept(reference: Tensor, labels: IntArray | None) -> Tensor:
@@ -113,6 +142,7 @@ class _Loop:
         x: Tensor,
         reference: Tensor,
         decisions: Tensor,
+        judged: _Judged | None,
         parameters: BoundParameters,
         settings: Settings,
         seed: int,
@@ -122,6 +152,7 @@ class _Loop:
         self.x = x
         self.reference = reference
         self.decisions = decisions
+        self.judged = judged
         self.parameters = parameters
         self.settings = settings
         self.progress = progress
@@ -176,9 +207,10 @@ class _Loop:
             self.latest = entry
         if settings.keep == "held" and kept is not None:
             self.parameters.restore(kept)
-        self._warn(history, found=kept is not None)
+        found = kept is not None
         if settings.tightened_fidelity is not None:
-            self._tighten(settings.tightened_fidelity)
+            found = self._tighten(settings.tightened_fidelity) or found
+        self._warn(history, found=found)
         return history
 
     def _set_rate(self, epoch: int) -> None:
@@ -198,20 +230,31 @@ class _Loop:
         )
         return max(_FASTEST_BACK, min(1.0, room))
 
-    def _tighten(self, fidelity: float) -> None:
-        """Multiply all bounds by the smallest common factor that clean samples bear."""
+    def _tighten(self, fidelity: float) -> bool:
+        """Multiply all bounds by the smallest common factor that clean samples bear, by one above
+        1 if they do not bear the bounds as they are. Returns whether they bear the result."""
+        settings = self.settings
+        accuracy = self._measure()[0]
+        for _ in range(_TIGHTENINGS):
+            if accuracy >= settings.accuracy:
+                break
+            self.parameters.multiply(1 / _TIGHTER)
+            accuracy = self._measure()[0]
+        else:
+            return False
         for _ in range(_TIGHTENINGS):
             before = self.parameters.snapshot()
             self.parameters.multiply(_TIGHTER)
             accuracy, reached = self._measure()
-            if accuracy < self.settings.tightened_accuracy or reached > fidelity:
+            if accuracy < settings.tightened_accuracy or reached > fidelity:
                 self.parameters.restore(before)
-                return
+                break
+        return True
 
     def _warn(self, history: list[dict[str, float]], *, found: bool) -> None:
         if self.settings.keep == "held" and not found:
             self.warnings.append(
-                f"no epoch kept {self.settings.accuracy:.0%} of the decisions on the fit part "
+                f"no epoch kept {self.settings.accuracy:.0%} of the clean decisions "
                 f"(the last one {history[-1]['accuracy']:.1%}); try more epochs or clean samples"
             )
         missed = self.attackers.missed if self.attackers is not None else 0
@@ -263,15 +306,20 @@ class _Loop:
 
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:
-        """Of the bounded network on the whole fit part: share of decisions that are the
-        original's, and fidelity."""
+        """Of the bounded network: accuracy, as a share of the original's, and fidelity on the fit
+        part. The former is the lower of that on the fit part and on what else it is judged on."""
+        logits = self._bounded(self.x)
+        squares = float((logits - self.reference).square().mean())
+        accuracy = float((logits.argmax(1) == self.decisions).float().mean())
+        if self.judged is not None:
+            right = self._bounded(self.judged.x).argmax(1) == self.judged.answers
+            accuracy = min(accuracy, int(right.sum()) / self.judged.original)
+        return accuracy, squares / self.logit_unit
+
+    def _bounded(self, x: Tensor) -> Tensor:
         bounds = self.parameters.bounds()
-        right, squares = 0, 0.0
-        for index in torch.split(torch.arange(len(self.x)), 2 * self.settings.batch_size):
-            logits = self.classifier.logits(self.x[index], bounds)
-            right += int((logits.argmax(1) == self.decisions[index]).sum())
-            squares += float((logits - self.reference[index]).square().sum())
-        return right / len(self.x), squares / self.reference.numel() / self.logit_unit
+        parts = torch.split(x, 2 * self.settings.batch_size)
+        return torch.cat([self.classifier.logits(part, bounds) for part in parts])
 
     def _losses(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
         """Fidelity, divergence, penalty, and how many of the batch are decided as the original

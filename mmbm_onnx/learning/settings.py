@@ -12,6 +12,7 @@ Start = Literal["low", "maximum", "constant"]
 Scale = Literal["logarithmic", "linear"]
 Penalty = Literal["margin", "norm"]
 AttackerKind = Literal["universal", "noise"]
+JudgedOn = Literal["fit", "calibration"]
 Keep = Literal["last", "held"]
 Score = Literal["evidence", "margin"]
 
@@ -45,7 +46,11 @@ class Settings:
             not.
         weight_every: Epochs between such changes.
         weight_after: Epoch after which they begin.
-        accuracy: Share of the fit part that the bounded network must keep right.
+        accuracy: Share of the fit part's decisions that the bounded network must keep.
+        judged_on: What else accuracy is judged on: nothing but the ``"fit"`` part, or the
+            ``"calibration"`` part too, whose accuracy, as a share of the original's, must not be
+            lower either. Bounds are not learned on it: where samples are few, decisions on the fit
+            part are kept long after others are lost.
         fidelity: What fidelity is to end at. Then the weight moves by less where little room is
             left in it or in ``accuracy``, and faster back where they are missed. None: full steps,
             on accuracy alone, as published.
@@ -53,7 +58,8 @@ class Settings:
             bounded logits on clean samples, in nats, beside fidelity. Squares weigh a shift of
             all logits as much as one that changes the decision; this is of decisions.
         tightened_fidelity: Once learned, all bounds are multiplied by the smallest common factor
-            that leaves fidelity at most here and ``tightened_accuracy``. None: as learned.
+            that leaves fidelity at most here and ``tightened_accuracy``; by one above 1 where
+            accuracy was not reached. None: as learned.
         tightened_accuracy: See ``tightened_fidelity``.
         renewed_every: Epochs after which attackers are renewed; 0 for never.
         renewal_steps: Gradient steps of a renewal against the bounded network.
@@ -90,6 +96,7 @@ class Settings:
     weight_every: int = 1
     weight_after: int = 5
     accuracy: float = 0.97
+    judged_on: JudgedOn = "fit"
     fidelity: float | None = 0.08
     divergence: float = 0.0
     tightened_fidelity: float | None = 0.12
@@ -122,7 +129,13 @@ class Settings:
 _METHODS = {
     # MMAC's objective as a min-max game over universal perturbations of clean samples.
     "mmac-universal": Settings(
-        "mmac-universal", fidelity=0.3, divergence=1.0, tightened_fidelity=0.35, focus=0.1
+        "mmac-universal",
+        accuracy=0.98,
+        judged_on="calibration",
+        fidelity=0.2,
+        divergence=1.0,
+        tightened_fidelity=0.25,
+        focus=0.1,
     ),
     # MMAC's objective over inputs from noise, scale-free: nothing in it depends on the unit of
     # activations or logits.

@@ -77,6 +77,7 @@ class Pipeline:
                     fit,
                     sites,
                     self.settings,
+                    calibration=calibration,
                     granularity=self.granularity,
                     seed=self.seed,
                     progress=clock.progress,

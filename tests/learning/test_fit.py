@@ -295,3 +295,53 @@ def test_divergence_moves_the_bounds(planted, sites, clean) -> None:
         return learn_bounds(planted, clean, sites, settings).bounds["active"]
 
     assert not np.array_equal(learned(0.0), learned(1.0))
+
+
+def test_bounds_that_lose_decisions_are_loosened_by_a_common_factor(
+    planted, sites, clean, monkeypatch
+) -> None:
+    settings = quick("mmac-universal", epochs=8, tightened_fidelity=None)
+    enough = float("inf")
+
+    def measure(self: _Loop) -> tuple[float, float]:
+        return (
+            1.0 if float(self.parameters.bounds()["active"].detach().max()) >= enough else 0.5
+        ), 0.0
+
+    monkeypatch.setattr(_Loop, "_measure", measure)
+    lost = learn_bounds(planted, clean, sites, settings)
+    assert any("no epoch kept" in warning for warning in lost.warnings)
+    tightened = replace(settings, tightened_fidelity=0.35)
+    hopeless = learn_bounds(planted, clean, sites, tightened)
+    assert any("no epoch kept" in warning for warning in hopeless.warnings)
+
+    enough = 1.3 * float(lost.bounds["active"].max())
+    found = learn_bounds(planted, clean, sites, tightened)
+    assert found.warnings == ()
+    factors = found.bounds["active"] / lost.bounds["active"]
+    np.testing.assert_allclose(factors, 0.95**-6, rtol=1e-4)  # 1.36; 0.95**-5 is 1.29
+
+
+def test_accuracy_is_judged_on_calibration_too(planted, sites, clean) -> None:
+    settings = quick("mmac-universal", tightened_fidelity=None, epochs=3)
+
+    def accuracies(labels: np.ndarray | None, judged_on: str = "calibration") -> list[float]:
+        found = learn_bounds(
+            planted,
+            clean,
+            sites,
+            replace(settings, judged_on=judged_on),
+            calibration=Samples(clean.x[:20], labels),
+        )
+        return [entry["accuracy"] for entry in found.history]
+
+    fit = accuracies(None, "fit")
+    # All but two labels are wrong: the original gets two right, and what is kept of those counts.
+    decisions = planted.logits(torch.from_numpy(clean.x[:20])).argmax(1).numpy()
+    labels = (decisions + 1) % 4
+    labels[:2] = decisions[:2]
+    few = accuracies(labels)
+    assert all(value <= whole for value, whole in zip(few, fit, strict=True))
+    assert set(few) <= {0.0, 0.5, 1.0, *fit}
+    # Without labels, the original's decisions are what must be kept.
+    assert accuracies(None) == accuracies(decisions)
