@@ -23,6 +23,7 @@ from mmbm_onnx.types import Bounds, Granularity, IntArray, Progress, Samples, Si
 
 _ROOM = 0.02  # of accuracy above its target, for a full step of the weight
 _FASTEST_BACK = -3.0  # steps of the weight in one
+_CHANCE = 1  # samples of those judged that may go wrong unnoticed, lest one of few decides
 _TIGHTER = 0.95  # the steps in which a common factor is sought
 _TIGHTENINGS = 20  # to a factor of 0.36
 
@@ -313,7 +314,8 @@ class _Loop:
         accuracy = float((logits.argmax(1) == self.decisions).float().mean())
         if self.judged is not None:
             right = self._bounded(self.judged.x).argmax(1) == self.judged.answers
-            accuracy = min(accuracy, int(right.sum()) / self.judged.original)
+            judged = (int(right.sum()) + _CHANCE) / self.judged.original
+            accuracy = min(accuracy, judged)
         return accuracy, squares / self.logit_unit
 
     def _bounded(self, x: Tensor) -> Tensor:
