@@ -14,6 +14,7 @@ from torch.nn import functional
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.learning.attackers import Attackers, NoiseAttackers
+from mmbm_onnx.learning.judge import Judge
 from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.parameters import BoundParameters
 from mmbm_onnx.learning.settings import Settings
@@ -23,9 +24,8 @@ from mmbm_onnx.types import Bounds, Granularity, IntArray, Progress, Samples, Si
 
 _ROOM = 0.02  # of accuracy above its target, for a full step of the weight
 _FASTEST_BACK = -3.0  # steps of the weight in one
-_CHANCE = 1  # samples of those judged that may go wrong unnoticed, lest one of few decides
 _TIGHTER = 0.95  # the steps in which a common factor is sought
-_TIGHTENINGS = 20  # to a factor of 0.36
+_TIGHTENINGS = 20  # to a factor of 0.36, or of 2.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ def learn_bounds(
     keep = _kept(reference, fit.y)
     x, reference = x[keep], reference[keep]
     decisions = reference.argmax(1)
-    judged = None
+    judge = None
     if settings.judged_on == "calibration" and calibration is not None:
-        judged = _judged(classifier, calibration, settings.batch_size)
+        judge = Judge(classifier, calibration, 2 * settings.batch_size, seed)
     statistics = activation_statistics(classifier, x, sites, granularity, settings.batch_size)
     parameters = BoundParameters(sites, statistics, settings)
-    loop = _Loop(classifier, x, reference, decisions, judged, parameters, settings, seed, progress)
+    loop = _Loop(classifier, x, reference, decisions, judge, parameters, settings, seed, progress)
     history = loop.run()
     return Learned(parameters.result(), history, len(x), tuple(loop.warnings))
 
@@ -99,30 +99,6 @@ def learn_bounds(
 def original_logits(classifier: Classifier, x: Tensor, batch_size: int) -> Tensor:
     """Logits of the unbounded network, ``(n, classes)``, computed batch by batch."""
     return torch.cat([classifier.logits(batch) for batch in torch.split(x, batch_size)])
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """What accuracy is judged on besides the fit part.
-
-    Attributes:
-        x: Samples ``(n, ...)``.
-        answers: What is right, int64 ``(n,)``: labels, or else the original's decisions.
-        original: How many of them the original gives; at least 1.
-    """
-
-    x: Tensor
-    answers: Tensor
-    original: int
-
-
-def _judged(classifier: Classifier, samples: Samples, batch_size: int) -> _Judged:
-    x = torch.from_numpy(np.ascontiguousarray(samples.x)).to(classifier.device, classifier.dtype)
-    decisions = original_logits(classifier, x, batch_size).argmax(1)
-    if samples.y is None:
-        return _Judged(x, decisions, len(x))
-    labels = torch.from_numpy(samples.y).to(classifier.device)
-    return _Judged(x, labels, max(1, int((decisions == labels).sum())))
 
 
 def _kept(reference: Tensor, labels: IntArray | None) -> Tensor:
@@ -143,7 +119,7 @@ class _Loop:
         x: Tensor,
         reference: Tensor,
         decisions: Tensor,
-        judged: _Judged | None,
+        judge: Judge | None,
         parameters: BoundParameters,
         settings: Settings,
         seed: int,
@@ -153,7 +129,7 @@ class _Loop:
         self.x = x
         self.reference = reference
         self.decisions = decisions
-        self.judged = judged
+        self.judge = judge
         self.parameters = parameters
         self.settings = settings
         self.progress = progress
@@ -235,13 +211,7 @@ class _Loop:
         """Multiply all bounds by the smallest common factor that clean samples bear, by one above
         1 if they do not bear the bounds as they are. Returns whether they bear the result."""
         settings = self.settings
-        accuracy = self._measure()[0]
-        for _ in range(_TIGHTENINGS):
-            if accuracy >= settings.accuracy:
-                break
-            self.parameters.multiply(1 / _TIGHTER)
-            accuracy = self._measure()[0]
-        else:
+        if self._measure()[0] < settings.accuracy and not self._loosen():
             return False
         for _ in range(_TIGHTENINGS):
             before = self.parameters.snapshot()
@@ -251,6 +221,16 @@ class _Loop:
                 self.parameters.restore(before)
                 break
         return True
+
+    def _loosen(self) -> bool:
+        """Multiply all bounds until accuracy is reached; leave them as they are if it is not."""
+        before = self.parameters.snapshot()
+        for _ in range(_TIGHTENINGS):
+            self.parameters.multiply(1 / _TIGHTER)
+            if self._measure()[0] >= self.settings.accuracy:
+                return True
+        self.parameters.restore(before)
+        return False
 
     def _warn(self, history: list[dict[str, float]], *, found: bool) -> None:
         if self.settings.keep == "held" and not found:
@@ -309,19 +289,16 @@ class _Loop:
     def _measure(self) -> tuple[float, float]:
         """Of the bounded network: accuracy, as a share of the original's, and fidelity on the fit
         part. The former is the lower of that on the fit part and on what else it is judged on."""
-        logits = self._bounded(self.x)
-        squares = float((logits - self.reference).square().mean())
-        accuracy = float((logits.argmax(1) == self.decisions).float().mean())
-        if self.judged is not None:
-            right = self._bounded(self.judged.x).argmax(1) == self.judged.answers
-            judged = (int(right.sum()) + _CHANCE) / self.judged.original
-            accuracy = min(accuracy, judged)
-        return accuracy, squares / self.logit_unit
-
-    def _bounded(self, x: Tensor) -> Tensor:
         bounds = self.parameters.bounds()
-        parts = torch.split(x, 2 * self.settings.batch_size)
-        return torch.cat([self.classifier.logits(part, bounds) for part in parts])
+        right, squares = 0, 0.0
+        for index in torch.split(torch.arange(len(self.x)), 2 * self.settings.batch_size):
+            logits = self.classifier.logits(self.x[index], bounds)
+            right += int((logits.argmax(1) == self.decisions[index]).sum())
+            squares += float((logits - self.reference[index]).square().sum())
+        accuracy = right / len(self.x)
+        if self.judge is not None:
+            accuracy = min(accuracy, self.judge.accuracy(bounds))
+        return accuracy, squares / self.reference.numel() / self.logit_unit
 
     def _losses(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
         """Fidelity, divergence, penalty, and how many of the batch are decided as the original

@@ -82,10 +82,7 @@ class UniversalAttackers:
 
     def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Clean samples by index ``(m,)``, each with a random pattern of another class on it."""
-        count = len(self.patterns)
-        picks = self._picks(len(samples)).to(samples.device)
-        own = self.targets[picks] == self._decisions[samples]
-        picks = torch.where(own, (picks + 1) % count, picks)
+        picks = self._picks(self._decisions[samples]).to(samples.device)
         x = (self._x[samples] + self.patterns[picks]).clamp(self._low, self._high)
         self._last = self.targets[picks]
         return x, self._last
@@ -94,16 +91,19 @@ class UniversalAttackers:
         """Follow the margins that each class's patterns reach."""
         for target in set(self._last.tolist()):
             mean = margins[self._last == target].mean()
-            self._margins[target] += _NEW * (mean - self._margins[target])
+            if bool(mean.isfinite()):  # else learning ends by its loss, or goes on without
+                self._margins[target] += _NEW * (mean - self._margins[target])
 
-    def _picks(self, count: int) -> Tensor:
-        """Random patterns, on the CPU."""
+    def _picks(self, decisions: Tensor) -> Tensor:
+        """For each sample a random pattern of another class than its own, on the CPU."""
         focus = self._settings.focus
-        if focus is None:
-            return torch.randint(len(self.patterns), (count,), generator=self._generator)
-        chances = torch.softmax(self._margins[self.targets] / focus, 0).cpu()
-        chances = (1 - _EVEN) * chances + _EVEN / len(chances)
-        return torch.multinomial(chances, count, replacement=True, generator=self._generator)
+        chances = torch.ones(len(self.targets))
+        if focus is not None:
+            chances = torch.softmax(self._margins[self.targets].cpu() / focus, 0)
+        chances = (1 - _EVEN) * chances / chances.sum() + _EVEN / len(chances)
+        own = self.targets.cpu() == decisions.cpu()[:, None]
+        chances = chances.expand(own.shape).masked_fill(own, 0)
+        return torch.multinomial(chances, 1, generator=self._generator).squeeze(1)
 
     def _draw(self) -> None:
         """Choose classes, all of them if they are few, else those whose turn it is; start from

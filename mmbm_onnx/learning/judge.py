@@ -1,0 +1,56 @@
+"""Accuracy of a bounded network on samples that bounds are not learned on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.types import Samples
+
+_MOST = 1000  # samples
+_CHANCE = 1  # sample that may go wrong unnoticed, lest one of few decides
+
+
+class Judge:
+    """Judges by at most 1,000 samples, drawn from more. They stay on the CPU, batches move.
+
+    Args:
+        classifier: The network.
+        samples: Without labels, the network's own decisions are what is right.
+        batch_size: Samples per forward pass.
+        seed: Of the draw.
+    """
+
+    def __init__(
+        self, classifier: Classifier, samples: Samples, batch_size: int, seed: int
+    ) -> None:
+        if len(samples) > _MOST:
+            order = np.random.default_rng(seed).permutation(len(samples))
+            samples = samples.take(np.sort(order[:_MOST]))
+        self._classifier = classifier
+        self._x = torch.from_numpy(np.ascontiguousarray(samples.x))
+        self._batch_size = batch_size
+        decisions = self._decisions({})
+        self._answers = decisions if samples.y is None else torch.from_numpy(samples.y)
+        self._original = int((decisions == self._answers).sum())
+
+    def accuracy(self, bounds: Mapping[str, Tensor]) -> float:
+        """Share of what the original gets right that the bounded network gets right; above 1 where
+        it is better. A single sample lost is none."""
+        right = int((self._decisions(bounds) == self._answers).sum())
+        if self._original - right <= _CHANCE:
+            return max(1.0, right / max(1, self._original))
+        return right / self._original
+
+    @torch.no_grad()
+    def _decisions(self, bounds: Mapping[str, Tensor]) -> Tensor:
+        network = self._classifier
+        parts = [
+            network.logits(x.to(network.device, network.dtype), bounds).argmax(1).cpu()
+            for x in torch.split(self._x, self._batch_size)
+        ]
+        return torch.cat(parts)
