@@ -89,7 +89,7 @@ from .progress import ProgressBar
     type=Fraction(),
     default=0.5,
     show_default=True,
-    help="Share of the clean set kept for the detector's null and the gates.",
+    help="Share of the clean set that bounds are not learned from: for null, gates, steering.",
 )
 @click.option(
     "--device",

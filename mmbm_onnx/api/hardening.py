@@ -69,7 +69,8 @@ def harden(
         seed: Of the split and of learning, from 0 to 2**63 - 1.
         epochs, batch_size: Override those of the method; without a batch size it is lowered for
             large inputs.
-        calibration_fraction: Share of the samples kept from learning, for null and gates.
+        calibration_fraction: Share of the samples that bounds are not learned from: for null and
+            gates, and where the method says so, for the accuracy that steers it.
         min_accuracy: Stop if the original's accuracy on ``clean`` is below this fraction.
         example_input: A batch of inputs, for exporting a torch module.
         progress: Called with what is being done.

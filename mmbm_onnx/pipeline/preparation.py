@@ -39,7 +39,7 @@ class Prepared:
         report: Its sites.
         clean_set: What the report tells of the samples.
         fit: The part to learn from.
-        calibration: The part for null and gates.
+        calibration: The part for null and gates, and for steering.
         providers: Execution providers that ran the original.
         warnings: One line each.
     """

@@ -24,7 +24,7 @@ class CleanSet:
         source: What they were read from.
         samples: Number of samples.
         fit: Number of them that bounds were learned from.
-        calibration: Number of the others, for the null and the gates.
+        calibration: Number of the others, for the null, the gates and steering.
         classes: Number of classes that occur, by label, or by the original's decisions.
         class_names: Names of the classes in index order; may be empty.
         has_labels: Whether they came with labels.

@@ -123,7 +123,8 @@ def fit_evidence(
     """Fit the score to clean samples.
 
     Margin differences of samples that bounds were learned on are smaller than those of fresh
-    ones; each is taken for the one that has the same rank among the others.
+    ones; each is taken for the one that has the same rank among the others. (Where a method is
+    steered by its accuracy on these, they are fresh but for that.)
 
     Args:
         summaries: Per site, in the bounded branch before the bound, each channel's mean and

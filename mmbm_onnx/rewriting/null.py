@@ -70,7 +70,7 @@ class Null:
 
 
 def fit_null(scores: npt.NDArray[Any], false_positive_rate: float, *, steady: bool = False) -> Null:
-    """Fit the null to the scores of clean samples that nothing was learned on.
+    """Fit the null to the scores of clean samples that nothing was fitted to.
 
     With ``n + 1 >= 1 / false_positive_rate`` the threshold is conformal: a fresh clean sample is
     flagged with at most that probability whatever the distribution (split conformal p-value).
@@ -82,6 +82,7 @@ def fit_null(scores: npt.NDArray[Any], false_positive_rate: float, *, steady: bo
     500 scores varies by half of itself (a Beta distribution, Vovk 2012). A *steady* threshold
     is not below that of an exponential tail through the largest quarter of the scores (excesses
     over a high threshold: Pickands 1975; exponential where tails are light), which varies less.
+    A score far beyond all others lifts it: towards missing, not towards flagging.
 
     Args:
         scores: Clean scores ``(n,)``.

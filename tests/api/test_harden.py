@@ -30,7 +30,7 @@ from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.learning import settings
 from mmbm_onnx.learning.settings import settings_for
-from mmbm_onnx.pipeline import pairing
+from mmbm_onnx.pipeline import hardening, pairing
 
 QUICK = {"epochs": 25, "batch_size": 60, "threads": 1}
 
@@ -483,3 +483,19 @@ def test_evidence_beyond_float32_leaves_the_margin_and_says_so(case, monkeypatch
     found = harden(case.model, case.folder, **QUICK)
     assert found.report["detector"]["score"] == "margin"
     assert any("goes by the margin difference alone" in line for line in found.warnings)
+
+
+def test_learning_is_steered_by_the_part_it_does_not_learn_from(case, monkeypatch) -> None:
+    given = []
+    learn = hardening.learn_bounds
+
+    def recorded(classifier, fit, sites, settings, *, calibration, **options):
+        given.append((fit, calibration))
+        return learn(classifier, fit, sites, settings, calibration=calibration, **options)
+
+    monkeypatch.setattr(hardening, "learn_bounds", recorded)
+    found = harden(case.model, case.folder, **QUICK)
+    ((fit, calibration),) = given
+    assert len(fit) == found.report["clean_set"]["fit"]
+    assert len(calibration) == found.report["clean_set"]["calibration"]
+    assert not (fit.x[:, None] == calibration.x[None]).all(axis=(2, 3, 4)).any()

@@ -8,8 +8,10 @@ import torch
 
 from mmbm_onnx.errors import DataError, OptionError
 from mmbm_onnx.learning.fit import _Loop, learn_bounds
+from mmbm_onnx.learning.judge import Judge
 from mmbm_onnx.learning.margin import margins, max_margin_inputs
 from mmbm_onnx.learning.settings import METHODS, settings_for
+from mmbm_onnx.learning.universal import UniversalAttackers
 from mmbm_onnx.types import Progress, Samples
 
 
@@ -314,6 +316,7 @@ def test_bounds_that_lose_decisions_are_loosened_by_a_common_factor(
     tightened = replace(settings, tightened_fidelity=0.35)
     hopeless = learn_bounds(planted, clean, sites, tightened)
     assert any("no epoch kept" in warning for warning in hopeless.warnings)
+    np.testing.assert_array_equal(hopeless.bounds["active"], lost.bounds["active"])
 
     enough = 1.3 * float(lost.bounds["active"].max())
     found = learn_bounds(planted, clean, sites, tightened)
@@ -322,27 +325,67 @@ def test_bounds_that_lose_decisions_are_loosened_by_a_common_factor(
     np.testing.assert_allclose(factors, 0.95**-6, rtol=1e-4)  # 1.36; 0.95**-5 is 1.29
 
 
-def test_accuracy_is_judged_on_calibration_too(planted, sites, clean) -> None:
-    settings = quick("mmac-universal", tightened_fidelity=None, epochs=3)
+def test_accuracy_is_the_lower_of_both_parts(planted, sites, clean, monkeypatch) -> None:
+    settings = quick("mmac-universal", tightened_fidelity=None, epochs=3, start_value=3.0)
+    told = iter([0.25, 0.5, 0.75])
+    monkeypatch.setattr(Judge, "accuracy", lambda self, bounds: next(told))
 
-    def accuracies(labels: np.ndarray | None, judged_on: str = "calibration") -> list[float]:
-        found = learn_bounds(
-            planted,
-            clean,
-            sites,
-            replace(settings, judged_on=judged_on),
-            calibration=Samples(clean.x[:20], labels),
-        )
+    def accuracies(judged_on: str, calibration: Samples | None) -> list[float]:
+        changed = replace(settings, judged_on=judged_on)
+        found = learn_bounds(planted, clean, sites, changed, calibration=calibration)
         return [entry["accuracy"] for entry in found.history]
 
-    fit = accuracies(None, "fit")
-    # All but two labels are wrong: the original gets two right, and what is kept of those counts,
-    # one of them being left to chance.
-    decisions = planted.logits(torch.from_numpy(clean.x[:20])).argmax(1).numpy()
-    labels = (decisions + 1) % 4
-    labels[:2] = decisions[:2]
-    few = accuracies(labels)
-    assert all(value <= whole for value, whole in zip(few, fit, strict=True))
-    assert set(few) <= {0.5, 1.0, *fit}
-    # Without labels, the original's decisions are what must be kept.
-    assert accuracies(None) == accuracies(decisions)
+    assert accuracies("fit", clean) == accuracies("calibration", None) == [1.0, 1.0, 1.0]
+    assert accuracies("calibration", clean) == [0.25, 0.5, 0.75]
+    monkeypatch.setattr(Judge, "accuracy", lambda self, bounds: 7.0)
+    assert accuracies("calibration", clean) == [1.0, 1.0, 1.0]
+
+
+def test_attackers_are_told_what_each_batch_reached(planted, sites, clean, monkeypatch) -> None:
+    told = []
+    monkeypatch.setattr(
+        UniversalAttackers, "reached", lambda self, margins: told.append((margins, self._last))
+    )
+    batches = []
+    batch = UniversalAttackers.batch
+
+    def recorded(self: UniversalAttackers, samples: torch.Tensor):
+        batches.append(batch(self, samples))
+        return batches[-1]
+
+    monkeypatch.setattr(UniversalAttackers, "batch", recorded)
+    settings = quick("mmac-universal", epochs=1, learning_rate=0.0, tightened_fidelity=None)
+    learned = learn_bounds(planted, clean, sites, settings)
+    assert len(told) == len(batches) == -(-len(clean) // 40)
+    x = torch.from_numpy(clean.x)
+    reference = planted.logits(x)
+    unit = margins(reference, reference.argmax(1)).mean()
+    for (found, last), (attacks, targets) in zip(told, batches, strict=True):
+        assert torch.equal(last, targets)
+        expected = margins(planted.logits(attacks, bounds_of(learned)), targets) / unit
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert not found.requires_grad
+
+
+def test_loosening_goes_twenty_steps_far(planted, sites, clean, monkeypatch) -> None:
+    settings = quick("mmac-universal", epochs=1)
+    for steps, warned in ((20, False), (21, True)):
+        # Of the epoch, of the bounds before loosening, and after each step.
+        told = iter([0.5, 0.5, *[0.5] * (steps - 1), 1.0, 0.5])
+        monkeypatch.setattr(_Loop, "_measure", lambda self, told=told: (next(told), 0.0))
+        assert bool(learn_bounds(planted, clean, sites, settings).warnings) == warned
+
+
+def test_margins_that_are_not_finite_end_learning_as_bad_data_does(
+    planted, sites, clean, monkeypatch
+) -> None:
+    losses = _Loop._losses
+
+    def poisoned(self: _Loop, batch: torch.Tensor):
+        found = losses(self, batch)
+        self.attackers.reached(torch.full((len(batch),), torch.nan))
+        return found[0] * torch.nan, *found[1:]
+
+    monkeypatch.setattr(_Loop, "_losses", poisoned)
+    with pytest.raises(DataError, match="diverged"):
+        learn_bounds(planted, clean, sites, quick("mmac-universal"))

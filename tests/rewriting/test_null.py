@@ -159,6 +159,21 @@ def test_a_steady_threshold_is_hardly_ever_missed_by_half(count, rate):
     assert 0.6 * rate < np.mean(above[True]) < np.mean(above[False]) < 1.05 * rate
 
 
+@pytest.mark.parametrize(("name", "often"), [("normal", 0.01), ("lognormal", 0.16)])
+def test_a_steady_threshold_is_steadier_where_the_tail_is_not_exponential(name, often):
+    rng = np.random.default_rng(0)
+    draw = getattr(rng, name)
+    asked = draw(size=200_000)
+    missed = {}
+    for steady in (False, True):
+        thresholds = [
+            fit_null(draw(size=500).astype(np.float32), 0.01, steady=steady).threshold
+            for _ in range(300)
+        ]
+        missed[steady] = np.mean([(asked > threshold).mean() > 0.015 for threshold in thresholds])
+    assert missed[True] < min(often, missed[False])
+
+
 def test_a_steady_null_of_few_scores_by_hand():
     scores = np.asarray([0, 0, 0, 0, 0, 1, 2, 6], np.float32)
     null = fit_null(scores, 0.125, steady=True)
