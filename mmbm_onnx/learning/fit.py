@@ -149,7 +149,13 @@ class _Loop:
             return None
         if self.settings.attackers == "universal":
             return UniversalAttackers(
-                self.classifier, self.x, self.decisions, classes, self.settings, self.generator
+                self.classifier,
+                self.x,
+                self.decisions,
+                classes,
+                self.settings,
+                self.generator,
+                self.margin_unit,
             )
         return NoiseAttackers(
             self.classifier,

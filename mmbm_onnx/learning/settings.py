@@ -105,7 +105,7 @@ class Settings:
     renewed_every: int = 5
     renewal_steps: int = 10
     attack_bounded: bool = True
-    sizes: tuple[float, ...] = (0.05, 0.1, 0.2)
+    sizes: tuple[float, ...] = (0.02, 0.04, 0.08)
     focus: float | None = None
     samples_per_pattern: int = 4
     inputs_per_class: int = 10

@@ -15,7 +15,7 @@ from mmbm_onnx.learning.settings import Settings
 
 _MOST_CLASSES = 20  # with patterns at a time; with more classes, others take their turn
 _STEP = 0.3  # of a pattern's size
-_ENOUGH = 20.0  # logits: a sample driven this far pulls a pattern no further
+_ENOUGH = 0.6  # mean clean margins: a sample driven this far pulls a pattern no further
 _EVEN = 0.3  # of attacks: those that go to all classes alike, whatever the focus
 _NEW = 0.1  # weight of a batch in the margin that a class is known to reach
 
@@ -26,7 +26,10 @@ class UniversalAttackers:
     They attack the *bounded* network as it is when ``renew`` is called, each from where it stands,
     so that bounds and patterns play the min-max game of MMAC's objective (arXiv 2308.04617), the
     inner maximum being over perturbations of clean samples instead of over all inputs. A ball of
-    the Euclidean norm holds faint patterns all over the input as well as small loud patches.
+    the Euclidean norm holds faint patterns all over the input as well as small loud patches. The
+    balls are small and a margin that suffices counts as any larger one: what drives samples to a
+    class with the least is the backdoor, if there is one; with more, any class can be reached by
+    features of its own.
 
     Args:
         classifier: The network.
@@ -35,6 +38,7 @@ class UniversalAttackers:
         classes: Number of classes.
         settings: ``sizes``, ``focus``, ``samples_per_pattern``, ``renewal_steps``, ``batch_size``.
         generator: Source of randomness, on the CPU.
+        margin_unit: The mean clean margin, in logits.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class UniversalAttackers:
         classes: int,
         settings: Settings,
         generator: torch.Generator,
+        margin_unit: float,
     ) -> None:
         self._classifier = classifier
         self._x = x
@@ -52,6 +57,7 @@ class UniversalAttackers:
         self._classes = classes
         self._settings = settings
         self._generator = generator
+        self._enough = _ENOUGH * margin_unit
         self._low, self._high = float(x.min()), float(x.max())
         # A size is a root mean square, as a share of the range of valid inputs.
         unit = (self._high - self._low) * math.sqrt(x[0].numel())
@@ -126,7 +132,7 @@ class UniversalAttackers:
         targets = self.targets[part].repeat_interleave(per_pattern)
         x = self._x[self._others(targets)] + patterns.repeat_interleave(per_pattern, 0)
         logits = self._classifier.logits(x.clamp(self._low, self._high), bounds)
-        reached = margins(logits, targets).clamp_max(_ENOUGH).sum()
+        reached = margins(logits, targets).clamp_max(self._enough).sum()
         (gradient,) = torch.autograd.grad(reached, patterns)
         norms = self.norms[part]
         moved = self.patterns[part] + _STEP * norms * gradient / _norm(gradient)

@@ -9,6 +9,7 @@ from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.settings import settings_for
 from mmbm_onnx.learning.universal import UniversalAttackers
 
+UNIT = 40.0  # logits
 SETTINGS = replace(settings_for("mmac-universal"), sizes=(0.1, 0.4), batch_size=20)
 
 
@@ -16,7 +17,7 @@ def make(planted, clean, seed: int = 0) -> UniversalAttackers:
     x = torch.from_numpy(clean.x)
     generator = torch.Generator().manual_seed(seed)
     decisions = torch.from_numpy(clean.y)
-    return UniversalAttackers(planted, x, decisions, 4, SETTINGS, generator)
+    return UniversalAttackers(planted, x, decisions, 4, SETTINGS, generator, UNIT)
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_patterns_attack_the_bounded_network(planted, clean) -> None:
 def test_many_classes_take_turns_until_all_have_had_theirs(planted, clean) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.from_numpy(clean.x), torch.from_numpy(clean.y)
-    attackers = UniversalAttackers(planted, x, y, 50, SETTINGS, generator)
+    attackers = UniversalAttackers(planted, x, y, 50, SETTINGS, generator, UNIT)
     seen: set[int] = set()
     for left in (30, 10, 0):
         attackers._draw()
@@ -88,6 +89,7 @@ def test_the_class_that_is_reached_furthest_is_attacked_most(
         4,
         replace(SETTINGS, focus=focus),
         torch.Generator().manual_seed(0),
+        UNIT,
     )
     attackers.renew({})
     others = torch.nonzero(decisions != 2).squeeze(1).repeat(5)[:400]
@@ -127,3 +129,14 @@ def test_margins_that_are_not_finite_do_not_stick(planted, clean) -> None:
         _, targets = attackers.batch(torch.arange(len(clean.x)))
         attackers.reached(torch.full((len(targets),), value))
     assert attackers.batch(torch.arange(len(clean.x)))[1].shape == (len(clean.x),)
+
+
+@pytest.mark.parametrize(("unit", "moves"), [(UNIT, True), (-1e6, False)])
+def test_a_margin_that_suffices_pulls_no_further(planted, clean, unit: float, moves: bool) -> None:
+    x, y = torch.from_numpy(clean.x), torch.from_numpy(clean.y)
+    generator = torch.Generator().manual_seed(0)
+    attackers = UniversalAttackers(planted, x, y, 4, SETTINGS, generator, unit)
+    attackers._draw()
+    before = attackers.patterns.clone()
+    attackers.renew({})
+    assert torch.allclose(attackers.patterns, before, atol=1e-6) != moves
