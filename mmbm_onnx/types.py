@@ -159,6 +159,13 @@ class Samples:
             warnings=self.warnings,
         )
 
+    def at_most(self, count: int, seed: int) -> Samples:
+        """These, or ``count`` of them drawn by ``seed``, in their order."""
+        if len(self) <= count:
+            return self
+        chosen = np.random.default_rng(seed).permutation(len(self))[:count]
+        return self.take(np.sort(chosen))
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

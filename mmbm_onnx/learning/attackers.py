@@ -28,8 +28,9 @@ class Attackers(Protocol):
     def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """As many attacks as clean samples (by index, ``(m,)``): inputs and their classes."""
 
-    def reached(self, margins: Tensor) -> None:
-        """Be told what margins ``(m,)`` the last batch reached, in mean clean margins."""
+    def reached(self, targets: Tensor, margins: Tensor) -> None:
+        """Be told what margins ``(m,)`` attacks on classes ``(m,)`` reached, in mean clean
+        margins."""
 
 
 class NoiseAttackers:
@@ -105,5 +106,5 @@ class NoiseAttackers:
         self._pool = self._pool[self._settings.batch_size :]
         return self._inputs[picks], self._targets[picks]
 
-    def reached(self, margins: Tensor) -> None:
+    def reached(self, targets: Tensor, margins: Tensor) -> None:
         """Nothing follows from it."""

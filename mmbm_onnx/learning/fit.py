@@ -71,7 +71,7 @@ def learn_bounds(
             without labels the network's own decisions are what must be kept.
         sites: Where bounds go.
         settings: See ``Settings``.
-        calibration: What accuracy is judged on where the settings say so; the fit part if None.
+        calibration: What accuracy is judged on besides the fit part, where the settings say so.
         granularity: One bound per channel, or per tensor.
         seed: Of the order of samples and of the noise max-margin inputs start from.
         progress: Called after every step, with loss, accuracy, penalty and weight of the last
@@ -217,8 +217,8 @@ class _Loop:
         """Multiply all bounds by the smallest common factor that clean samples bear, by one above
         1 if they do not bear the bounds as they are. Returns whether they bear the result."""
         settings = self.settings
-        if self._measure()[0] < settings.accuracy and not self._loosen():
-            return False
+        if self._measure()[0] < settings.accuracy:
+            return self._loosen()
         for _ in range(_TIGHTENINGS):
             before = self.parameters.snapshot()
             self.parameters.multiply(_TIGHTER)
@@ -325,7 +325,7 @@ class _Loop:
         reached = margins(attacked, targets)
         if self.settings.relative:
             reached = reached / self.margin_unit
-            self.attackers.reached(reached.detach())
+            self.attackers.reached(targets, reached.detach())
         if self.settings.floor is not None:
             reached = reached.clamp_min(self.settings.floor)
         penalty = reached.mean() if self.settings.relative else reached.sum()

@@ -28,9 +28,7 @@ class Judge:
     def __init__(
         self, classifier: Classifier, samples: Samples, batch_size: int, seed: int
     ) -> None:
-        if len(samples) > _MOST:
-            order = np.random.default_rng(seed).permutation(len(samples))
-            samples = samples.take(np.sort(order[:_MOST]))
+        samples = samples.at_most(_MOST, seed)
         self._classifier = classifier
         self._x = torch.from_numpy(np.ascontiguousarray(samples.x))
         self._batch_size = batch_size

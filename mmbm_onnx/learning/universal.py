@@ -68,8 +68,7 @@ class UniversalAttackers:
         self.patterns = x[:0]
         self._queue = torch.empty(0, dtype=torch.int64)
         self._attacked: set[int] = set()
-        self._margins = torch.zeros(classes, device=x.device)
-        self._last = self.targets
+        self._margins = torch.zeros(classes)  # on the CPU, as the choices made by them
 
     @property
     def missed(self) -> int:
@@ -90,24 +89,25 @@ class UniversalAttackers:
         """Clean samples by index ``(m,)``, each with a random pattern of another class on it."""
         picks = self._picks(self._decisions[samples]).to(samples.device)
         x = (self._x[samples] + self.patterns[picks]).clamp(self._low, self._high)
-        self._last = self.targets[picks]
-        return x, self._last
+        return x, self.targets[picks]
 
-    def reached(self, margins: Tensor) -> None:
+    def reached(self, targets: Tensor, margins: Tensor) -> None:
         """Follow the margins that each class's patterns reach."""
-        for target in set(self._last.tolist()):
-            mean = margins[self._last == target].mean()
+        targets, margins = targets.cpu(), margins.cpu()
+        for target in set(targets.tolist()):
+            mean = margins[targets == target].mean()
             if bool(mean.isfinite()):  # else learning ends by its loss, or goes on without
                 self._margins[target] += _NEW * (mean - self._margins[target])
 
     def _picks(self, decisions: Tensor) -> Tensor:
         """For each sample a random pattern of another class than its own, on the CPU."""
         focus = self._settings.focus
-        chances = torch.ones(len(self.targets))
+        targets = self.targets.cpu()
+        chances = torch.ones(len(targets))
         if focus is not None:
-            chances = torch.softmax(self._margins[self.targets].cpu() / focus, 0)
+            chances = torch.softmax(self._margins[targets] / focus, 0)
         chances = (1 - _EVEN) * chances / chances.sum() + _EVEN / len(chances)
-        own = self.targets.cpu() == decisions.cpu()[:, None]
+        own = targets == decisions.cpu()[:, None]
         chances = chances.expand(own.shape).masked_fill(own, 0)
         return torch.multinomial(chances, 1, generator=self._generator).squeeze(1)
 

@@ -100,13 +100,13 @@ class Pipeline:
                     threads=self.threads,
                 )
             with clock.phase("evaluate"):
+                paired = written.paired
                 answers = {role: Answers(given) for role, given in written.answers.items()}
-                if written.paired is not None:
-                    answers["detector"] = Answers(written.paired.answers)
+                if paired is not None:
+                    answers["detector"] = Answers(paired.answers)
                 figures = _figures(answers, calibration)
                 latency = self._latency(proto, written, interface, calibration)
         gates = self._gates(figures, answers)
-        paired = written.paired
         warnings = (*prepared.warnings, *learned.warnings)
         if paired is not None:
             warnings += paired.warnings

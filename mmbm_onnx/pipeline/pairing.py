@@ -14,6 +14,7 @@ from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.evaluation.compare import rows_that_differ
 from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
 from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
+from mmbm_onnx.execution.parity import HALF_TOLERANCE
 from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.settings import Score
@@ -25,9 +26,7 @@ from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
 from mmbm_onnx.types import DETECTOR_OUTPUTS, Interface, Samples, Site
 
 _NOISE_SAMPLES = 64
-# Of the largest score.
-_TOLERANCE = 1e-3
-_HALF_TOLERANCE = 2e-2
+_TOLERANCE = 1e-3  # of the largest score
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ class Pairing:
 def _check_scores(
     found: npt.NDArray[Any], expected: npt.NDArray[np.float32], dtype: np.dtype[Any]
 ) -> None:
-    tolerance = _HALF_TOLERANCE if dtype.itemsize == 2 else _TOLERANCE
+    tolerance = HALF_TOLERANCE if dtype.itemsize == 2 else _TOLERANCE
     scale = float(np.abs(expected).max(initial=1.0))
     difference = float(np.abs(found - expected).max())
     if not difference <= tolerance * scale:

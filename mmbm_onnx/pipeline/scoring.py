@@ -106,7 +106,7 @@ def score_clean(
     count = len(calibration)
     parts = [calibration]
     if kind == "evidence":
-        parts.append(_some(fit, max(_MOST - count, 0), seed))
+        parts.append(fit.at_most(max(_MOST - count, 0), seed))
     x = np.concatenate([part.x for part in parts])
     verdicts, summaries = run.probe(probe, outputs, x)
     corrected = _first(verdicts, count)
@@ -153,11 +153,3 @@ def _first(verdicts: Verdicts, count: int) -> Verdicts:
     }
     outputs = {name: values[:count] for name, values in verdicts.outputs.items()}
     return replace(verdicts, outputs=outputs, **rows)
-
-
-def _some(samples: Samples, most: int, seed: int) -> Samples:
-    """At most so many of them, in their order."""
-    if len(samples) <= most:
-        return samples
-    chosen = np.random.default_rng(seed).permutation(len(samples))[:most]
-    return samples.take(np.sort(chosen))

@@ -14,6 +14,7 @@ from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.evaluation.compare import worst_difference
 from mmbm_onnx.evaluation.predictions import Predictions
 from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.execution.parity import HALF_TOLERANCE
 from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.fit import Learned
@@ -29,7 +30,6 @@ from mmbm_onnx.types import Interface, Samples, Site
 
 # Of bounded logits in ONNX Runtime against torch, relative to the largest logit.
 _TOLERANCE = 1e-4
-_HALF_TOLERANCE = 2e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _check_against_torch(
             [classifier.logits(part, bounds) for part in torch.split(x, batch_size)]
         )
     found = worst_difference(expected.cpu().float().numpy(), bounded).relative
-    if not found <= (_HALF_TOLERANCE if half else _TOLERANCE):
+    if not found <= (HALF_TOLERANCE if half else _TOLERANCE):
         raise RewriteError(
             f"the hardened graph differs from torch with the same bounds by {found:.1e} of the "
             "largest logit; nothing is written"

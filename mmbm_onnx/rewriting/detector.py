@@ -31,6 +31,7 @@ from mmbm_onnx.types import (
     Site,
 )
 
+_EVIDENCE = "mmbm_evidence/"  # what its nodes are named after
 _OPSET = 9
 _ALWAYS = Null("gaussian", np.zeros(0, np.float32), 0.0, 1.0, -np.inf, 0.5)
 _FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -95,7 +96,7 @@ def build_detector(
     pair = _Pair(proto, interface, sites, bounds, share_prefix=share_prefix)
     if evidence is None:
         return pair.decided(null)
-    ops = Operators(pair.surgeon, "mmbm_evidence/")
+    ops = Operators(pair.surgeon, _EVIDENCE)
     known = {site.tensor: site for site in sites}
     summaries = {
         site.tensor: summarize(ops, pair.branch.unbounded[site.tensor], known[site.tensor])
@@ -127,7 +128,7 @@ def build_probe(
         RewriteError: As ``build_detector``.
     """
     pair = _Pair(proto, interface, sites, bounds, share_prefix=True)
-    ops = Operators(pair.surgeon, "mmbm_evidence/")
+    ops = Operators(pair.surgeon, _EVIDENCE)
     outputs: dict[str, gs.Tensor] = {}
     bounded = [site for site in sites if summaries and site.tensor in pair.branch.unbounded]
     for site in watched_sites(bounded):

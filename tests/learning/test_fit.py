@@ -343,9 +343,7 @@ def test_accuracy_is_the_lower_of_both_parts(planted, sites, clean, monkeypatch)
 
 def test_attackers_are_told_what_each_batch_reached(planted, sites, clean, monkeypatch) -> None:
     told = []
-    monkeypatch.setattr(
-        UniversalAttackers, "reached", lambda self, margins: told.append((margins, self._last))
-    )
+    monkeypatch.setattr(UniversalAttackers, "reached", lambda self, *given: told.append(given))
     batches = []
     batch = UniversalAttackers.batch
 
@@ -360,7 +358,7 @@ def test_attackers_are_told_what_each_batch_reached(planted, sites, clean, monke
     x = torch.from_numpy(clean.x)
     reference = planted.logits(x)
     unit = margins(reference, reference.argmax(1)).mean()
-    for (found, last), (attacks, targets) in zip(told, batches, strict=True):
+    for (last, found), (attacks, targets) in zip(told, batches, strict=True):
         assert torch.equal(last, targets)
         expected = margins(planted.logits(attacks, bounds_of(learned)), targets) / unit
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -383,7 +381,8 @@ def test_margins_that_are_not_finite_end_learning_as_bad_data_does(
 
     def poisoned(self: _Loop, batch: torch.Tensor):
         found = losses(self, batch)
-        self.attackers.reached(torch.full((len(batch),), torch.nan))
+        targets = torch.zeros(len(batch), dtype=torch.int64)
+        self.attackers.reached(targets, torch.full((len(batch),), torch.nan))
         return found[0] * torch.nan, *found[1:]
 
     monkeypatch.setattr(_Loop, "_losses", poisoned)

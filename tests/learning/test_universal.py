@@ -95,7 +95,7 @@ def test_the_class_that_is_reached_furthest_is_attacked_most(
     others = torch.nonzero(decisions != 2).squeeze(1).repeat(5)[:400]
     for _ in range(30):
         _, targets = attackers.batch(others)
-        attackers.reached(torch.where(targets == 2, 0.8, 0.3))
+        attackers.reached(targets, torch.where(targets == 2, 0.8, 0.3))
     _, targets = attackers.batch(others)
     shares = torch.bincount(targets, minlength=4) / len(targets)
     assert low < float(shares[2]) < high
@@ -103,7 +103,7 @@ def test_the_class_that_is_reached_furthest_is_attacked_most(
     # Not for ever: where another class is reached, attention follows.
     for _ in range(60):
         _, targets = attackers.batch(others)
-        attackers.reached(torch.where(targets == 1, 0.8, 0.0))
+        attackers.reached(targets, torch.where(targets == 1, 0.8, 0.0))
     _, targets = attackers.batch(torch.nonzero(decisions != 1).squeeze(1).repeat(5)[:400])
     assert low < float(torch.bincount(targets, minlength=4)[1] / len(targets)) < high
 
@@ -114,7 +114,7 @@ def test_samples_of_the_focused_class_attack_all_others_alike(planted, clean) ->
     decisions = torch.from_numpy(clean.y)
     for _ in range(30):
         _, targets = attackers.batch(torch.arange(len(clean.x)))
-        attackers.reached(torch.where(targets == 2, 5.0, 0.3))
+        attackers.reached(targets, torch.where(targets == 2, 5.0, 0.3))
     own = torch.nonzero(decisions == 2).squeeze(1).repeat(50)[:900]
     _, targets = attackers.batch(own)
     shares = torch.bincount(targets, minlength=4) / len(targets)
@@ -127,7 +127,7 @@ def test_margins_that_are_not_finite_do_not_stick(planted, clean) -> None:
     attackers.renew({})
     for value in (float("nan"), -float("inf"), float("inf")):
         _, targets = attackers.batch(torch.arange(len(clean.x)))
-        attackers.reached(torch.full((len(targets),), value))
+        attackers.reached(targets, torch.full((len(targets),), value))
     assert attackers.batch(torch.arange(len(clean.x)))[1].shape == (len(clean.x),)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.defence.peers.tuning import batches, descent
@@ -21,8 +21,7 @@ def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int)
     optimizer, schedule = descent(network, _EPOCHS)
     parameters = list(network.parameters())
     for image, label, ends in batches(x, y, seed, _EPOCHS):
-        loss = functional.cross_entropy(network(image), label, label_smoothing=_SMOOTHING)
-        gradients = torch.autograd.grad(loss, parameters)
+        gradients = torch.autograd.grad(_loss(network, image, label), parameters)
         with torch.no_grad():
             sizes = [parameter.abs() + _FLOOR for parameter in parameters]
             scaled = [size * gradient for size, gradient in zip(sizes, gradients, strict=True)]
@@ -31,8 +30,7 @@ def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int)
             for parameter, move in zip(parameters, moves, strict=True):
                 parameter.add_(move)
         optimizer.zero_grad()
-        worst = functional.cross_entropy(network(image), label, label_smoothing=_SMOOTHING)
-        worst.backward()
+        _loss(network, image, label).backward()
         with torch.no_grad():
             for parameter, move in zip(parameters, moves, strict=True):
                 parameter.sub_(move)
@@ -40,3 +38,7 @@ def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int)
         if ends:
             schedule.step()
     return network.eval()
+
+
+def _loss(network: nn.Module, image: Tensor, label: Tensor) -> Tensor:
+    return functional.cross_entropy(network(image), label, label_smoothing=_SMOOTHING)
