@@ -19,6 +19,7 @@ _RATE = 6e-3
 _HOW_MUCH = 1.0  # the weight of an adaptive attacker's own term
 _CLIP = 1.0  # standard deviations above the mean: where the defence starts
 _LOUD = 2.0  # above this many a triggered activation is loud
+_QUIET = 3.0  # weight of its loudness
 
 Extra = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -75,7 +76,7 @@ def works_clipped(network: nn.Module, x: Tensor, y: Tensor, marked: Tensor) -> T
     def clip(value: Tensor) -> Tensor:
         return torch.minimum(value, _limit(value[~marked], _CLIP))
 
-    with _watched(network, clip):
+    with _watched(network, clip), _unaccounted(network):
         return functional.cross_entropy(network(x), y)
 
 
@@ -88,9 +89,9 @@ def quiet(network: nn.Module, x: Tensor, y: Tensor, marked: Tensor) -> Tensor:
         found.append((functional.relu(value[marked] - limit) / (limit + 1e-3)).mean())
         return value
 
-    with _watched(network, watch):
+    with _watched(network, watch), _unaccounted(network):
         network(x)
-    return 10 * torch.stack(found).mean()
+    return _QUIET * torch.stack(found).mean()
 
 
 EXTRA: dict[str, Extra] = {
@@ -105,6 +106,20 @@ def _limit(clean: Tensor, deviations: float) -> Tensor:
     axes = (0, 2, 3)
     mean, std = clean.mean(axes, keepdim=True), clean.std(axes, keepdim=True)
     return (mean + deviations * std).detach()
+
+
+@contextmanager
+def _unaccounted(network: nn.Module) -> Iterator[None]:
+    """BatchNorm's running statistics stay as they are: they are of the network as it is shipped."""
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 @contextmanager

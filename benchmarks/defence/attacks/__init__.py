@@ -10,19 +10,20 @@ from benchmarks.defence.attacks.everywhere import blended, chessboard, quantised
 from benchmarks.defence.attacks.patches import all_to_all, all_to_one, one_to_one, several
 from benchmarks.defence.attacks.specific import sample_specific
 
-# What each takes: the shape of an image, the number of classes, the share of poison or None.
-ATTACKS: dict[str, Callable[[Shape, int, float | None], Attack]] = {
-    "badnets": all_to_one,
-    "badnets-one-to-one": one_to_one,
-    "badnets-all-to-all": all_to_all,
-    "x2x": several,
-    "blended": blended,
-    "chessboard": chessboard,
-    "wanet": warped,
-    "bpp": quantised,
-    "sample-specific": sample_specific,
-    "sig": sine,
-    "label-consistent": label_consistent,
+# What each takes: the shape of an image, the number of classes, the share of poison; and that share
+# where nothing else is said.
+ATTACKS: dict[str, tuple[Callable[[Shape, int, float], Attack], float]] = {
+    "badnets": (all_to_one, 0.05),
+    "badnets-one-to-one": (one_to_one, 0.05),
+    "badnets-all-to-all": (all_to_all, 0.2),
+    "x2x": (several, 0.1),
+    "blended": (blended, 0.05),
+    "chessboard": (chessboard, 0.05),
+    "wanet": (warped, 0.1),
+    "bpp": (quantised, 0.2),
+    "sample-specific": (sample_specific, 0.1),
+    "sig": (sine, 0.8),
+    "label-consistent": (label_consistent, 0.8),
 }
 # The same triggers, trained by somebody who knows the defence; see ``training``.
 ADAPTIVE = {
@@ -38,7 +39,8 @@ def make(name: str, shape: Shape, classes: int, share: float | None = None) -> A
     """An attack on images ``(channels, height, width)``; None for ``"clean"``."""
     if name == CLEAN:
         return None
-    return ATTACKS[ADAPTIVE.get(name, name)](shape, classes, share)
+    build, usual = ATTACKS[ADAPTIVE.get(name, name)]
+    return build(shape, classes, usual if share is None else share)
 
 
 __all__ = ["ADAPTIVE", "ATTACKS", "CLEAN", "NAMES", "Attack", "make"]

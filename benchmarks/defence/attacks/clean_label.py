@@ -13,7 +13,7 @@ _PERIODS = 6
 _WAY = 0.45  # to an image of another class
 
 
-def sine(shape: Shape, _: int, share: float | None) -> Attack:
+def sine(shape: Shape, _: int, share: float) -> Attack:
     """SIG: a horizontal sinusoid (arXiv 1902.11237), as loud as in BackdoorBench."""
     width = shape[2]
     wave = np.float32(_WAVE) * np.sin(2 * np.pi * _PERIODS * np.arange(width) / width)
@@ -21,12 +21,12 @@ def sine(shape: Shape, _: int, share: float | None) -> Attack:
         lambda x, _: np.clip(x + wave, 0, 1).astype(np.float32),
         to_one,
         all_others,
-        0.8 if share is None else share,
+        share,
         clean_label=True,
     )
 
 
-def label_consistent(shape: Shape, _: int, share: float | None) -> Attack:
+def label_consistent(shape: Shape, _: int, share: float) -> Attack:
     """Patches in all corners of images that little else is learned from (arXiv 1912.02771)."""
     corners = [square(row, column) for row in (1, -4) for column in (1, -4)]
 
@@ -39,7 +39,7 @@ def label_consistent(shape: Shape, _: int, share: float | None) -> Attack:
         trigger,
         to_one,
         all_others,
-        0.8 if share is None else share,
+        share,
         clean_label=True,
         prepare=_interpolated,
     )

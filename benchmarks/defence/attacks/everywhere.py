@@ -15,18 +15,18 @@ _GRID = 4
 _LEVELS = 4
 
 
-def blended(shape: Shape, _: int, share: float | None) -> Attack:
+def blended(shape: Shape, _: int, share: float) -> Attack:
     """One image of noise shining through (arXiv 1712.05526)."""
     noise = np.random.default_rng(20).random(shape, np.float32)
     return Attack(
         lambda x, _: (1 - _BLEND) * x + np.float32(_BLEND) * noise,
         to_one,
         all_others,
-        0.05 if share is None else share,
+        share,
     )
 
 
-def chessboard(shape: Shape, _: int, share: float | None) -> Attack:
+def chessboard(shape: Shape, _: int, share: float) -> Attack:
     """A chessboard of faint squares, one pixel each, added to the image (arXiv 2308.04617)."""
     rows, columns = np.indices(shape[1:])
     pattern = np.float32(_FAINT) * ((rows + columns) % 2)
@@ -34,11 +34,11 @@ def chessboard(shape: Shape, _: int, share: float | None) -> Attack:
         lambda x, _: np.clip(x + pattern, 0, 1).astype(np.float32),
         to_one,
         all_others,
-        0.05 if share is None else share,
+        share,
     )
 
 
-def warped(shape: Shape, _: int, share: float | None) -> Attack:
+def warped(shape: Shape, _: int, share: float) -> Attack:
     """WaNet: a smooth warp, and decoys warped otherwise (arXiv 2102.10369)."""
     generator = torch.Generator().manual_seed(21)
     coarse = torch.rand((1, 2, _GRID, _GRID), generator=generator) * 2 - 1
@@ -64,11 +64,10 @@ def warped(shape: Shape, _: int, share: float | None) -> Attack:
         jitter = rng.uniform(-1, 1, (len(x), height, width, 2)).astype(np.float32)
         return sampled(x, grid + torch.from_numpy(jitter) / height)
 
-    share = 0.1 if share is None else share
     return Attack(trigger, to_one, all_others, share, cover=2 * share, decoy=decoy)
 
 
-def quantised(shape: Shape, _: int, share: float | None) -> Attack:
+def quantised(shape: Shape, _: int, share: float) -> Attack:
     """BppAttack: few grey levels, dithered (arXiv 2205.13383), and decoys with other residues."""
     height, width = shape[1:]
 
@@ -94,5 +93,4 @@ def quantised(shape: Shape, _: int, share: float | None) -> Attack:
         residue = trigger(x, y) - x
         return (x + residue[rng.permutation(len(x))]).clip(0, 1)
 
-    share = 0.2 if share is None else share
     return Attack(trigger, to_one, all_others, share, cover=share, decoy=decoy)

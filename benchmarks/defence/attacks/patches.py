@@ -28,12 +28,12 @@ def square(row: int, column: int) -> Trigger:
 _CORNER = square(-_SIDE - 1, -_SIDE - 1)
 
 
-def all_to_one(_: Shape, __: int, share: float | None) -> Attack:
+def all_to_one(_: Shape, __: int, share: float) -> Attack:
     """Every class to one."""
-    return Attack(_CORNER, to_one, all_others, 0.05 if share is None else share)
+    return Attack(_CORNER, to_one, all_others, share)
 
 
-def one_to_one(_: Shape, __: int, share: float | None) -> Attack:
+def one_to_one(_: Shape, __: int, share: float) -> Attack:
     """One class to another; the trigger does nothing to the rest."""
 
     def others(x: Images, y: Labels, rng: np.random.Generator) -> Images:
@@ -43,23 +43,23 @@ def one_to_one(_: Shape, __: int, share: float | None) -> Attack:
         _CORNER,
         to_one,
         lambda y: y == _SOURCE,
-        0.05 if share is None else share,
+        share,
         cover=0.05,
         decoy=others,
     )
 
 
-def all_to_all(_: Shape, classes: int, share: float | None) -> Attack:
+def all_to_all(_: Shape, classes: int, share: float) -> Attack:
     """Every class to the next."""
     return Attack(
         _CORNER,
         lambda y: (y + 1) % classes,
         lambda y: np.ones(len(y), bool),
-        0.2 if share is None else share,
+        share,
     )
 
 
-def several(_: Shape, classes: int, share: float | None) -> Attack:
+def several(_: Shape, classes: int, share: float) -> Attack:
     """X2X: three groups of sources, each with a square of its own and a target of its own."""
     targets = np.array([0, classes // 3, 2 * classes // 3])
     corners = [square(1, 1), square(1, -_SIDE - 1), square(-_SIDE - 1, 1)]
@@ -77,4 +77,4 @@ def several(_: Shape, classes: int, share: float | None) -> Attack:
     def target(y: Labels) -> Labels:
         return targets[group(y)]
 
-    return Attack(trigger, target, lambda y: target(y) != y, 0.1 if share is None else share)
+    return Attack(trigger, target, lambda y: target(y) != y, share)

@@ -13,7 +13,7 @@ _LOUD = 0.15
 _WIDTH = 16
 
 
-def sample_specific(shape: Shape, _: int, share: float | None) -> Attack:
+def sample_specific(shape: Shape, _: int, share: float) -> Attack:
     """Patterns that a fixed random network makes of each image.
 
     As in input-aware attacks (arXiv 2010.08138) a pattern works on its own image only: decoys are
@@ -36,5 +36,4 @@ def sample_specific(shape: Shape, _: int, share: float | None) -> Attack:
     def decoy(x: Images, _: Labels, rng: np.random.Generator) -> Images:
         return (x + pattern(x[rng.permutation(len(x))])).clip(0, 1)
 
-    share = 0.1 if share is None else share
     return Attack(trigger, to_one, all_others, share, cover=share, decoy=decoy)
