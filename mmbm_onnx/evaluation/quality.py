@@ -138,14 +138,10 @@ def attack_gate(role: str, after: Figures, limit: float) -> Gate:
 
 
 def _truthful(original: npt.NDArray[Any], verdicts: Verdicts) -> BoolArray:
-    """Rows whose stated classes are what the outputs answer, a flagged class never winning."""
-    corrected: BoolArray = np.where(
-        verdicts.flagged,
-        verdicts.corrected != verdicts.suspected,
-        verdicts.corrected == verdicts.suspected,
-    )
+    """Rows whose stated classes are what the outputs answer, another one only where flagged."""
+    stated: BoolArray = verdicts.flagged | (verdicts.corrected == verdicts.suspected)
     told = _answers_with(original, verdicts.suspected)
-    return corrected & told & _answers_with(verdicts.scores, verdicts.corrected)
+    return stated & told & _answers_with(verdicts.scores, verdicts.corrected)
 
 
 def _answers_with(output: npt.NDArray[Any], classes: IntArray) -> BoolArray:

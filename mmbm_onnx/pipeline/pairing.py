@@ -80,11 +80,17 @@ class Pairing:
     seed: int
     stamps: Mapping[str, str]
 
-    def pair(self, original: Predictions, false_positive_rate: float, score: Score) -> Paired:
+    def pair(
+        self,
+        original: Predictions,
+        hardened: Predictions,
+        false_positive_rate: float,
+        score: Score,
+    ) -> Paired:
         """Write the detector; by the margin difference where evidence cannot be trusted.
 
         Args:
-            original: The original's answers on the calibration part.
+            original, hardened: Their answers on the calibration part.
             false_positive_rate: What is asked for, in (0, 1).
             score: What to flag by.
 
@@ -92,16 +98,21 @@ class Pairing:
             RewriteError: The graph is invalid, computes another score than its null is of, or
                 changes an output that it does not flag.
         """
+        answers = original, hardened
         if score == "margin":
-            return self._paired("margin", original, false_positive_rate)
+            return self._paired("margin", answers, false_positive_rate)
         try:
-            return self._paired("evidence", original, false_positive_rate)
+            return self._paired("evidence", answers, false_positive_rate)
         except ScoreError as error:
             reason = f"the detector goes by the margin difference alone: {error}"
-        return self._paired("margin", original, false_positive_rate, reason)
+        return self._paired("margin", answers, false_positive_rate, reason)
 
     def _paired(
-        self, kind: Score, original: Predictions, false_positive_rate: float, *warnings: str
+        self,
+        kind: Score,
+        answers: tuple[Predictions, Predictions],
+        false_positive_rate: float,
+        *warnings: str,
     ) -> Paired:
         scoring = score_clean(
             self.run,
@@ -127,7 +138,7 @@ class Pairing:
             null=null,
             score="margin" if scoring.evidence is None else "evidence",
             leave_one_out=leave_one_out_rate(scoring.scores, false_positive_rate, steady=steady),
-            answers=scoring.verdicts(null, original),
+            answers=scoring.verdicts(null, *answers),
             warnings=tuple(told),
         )
 

@@ -17,7 +17,7 @@ from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.detector import build_probe
 from mmbm_onnx.rewriting.evidence import FEWEST, Evidence, fit_evidence
 from mmbm_onnx.rewriting.null import Null, flags
-from mmbm_onnx.types import Interface, Samples, Site
+from mmbm_onnx.types import BoolArray, Interface, Samples, Site
 
 _MOST = 4000  # clean samples that evidence is made of; their summaries are held in memory
 
@@ -32,7 +32,8 @@ class Scoring:
             that were fitted without it; else of the calibration part.
         calibration: Of the calibration part alone.
         expected: What the written detector is to score the calibration part.
-        corrected: What a detector that flags everything answers on the calibration part.
+        corrected: What a detector that flags everything, by margin difference, answers on the
+            calibration part.
         warnings: One line each.
     """
 
@@ -43,32 +44,40 @@ class Scoring:
     corrected: Verdicts
     warnings: tuple[str, ...] = ()
 
-    def verdicts(self, null: Null, original: Predictions) -> Verdicts:
+    def verdicts(self, null: Null, original: Predictions, hardened: Predictions) -> Verdicts:
         """What the detector answers on the calibration part to samples that evidence was not
         fitted on.
 
         Args:
             null: Fitted to ``scores``.
-            original: The original's answers on the calibration part.
+            original, hardened: Their answers on the calibration part.
         """
         flagged, corrected = flags(null, self.calibration), self.corrected
+        stays = np.zeros_like(flagged)
+        if self.evidence is not None:
+            stays = (hardened.classes == original.classes) & (corrected.score < self.evidence.usual)
 
-        def chosen(answer: npt.NDArray[Any], before: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            rows = flagged.reshape(-1, *(1,) * (answer.ndim - 1))
-            return np.where(rows, answer, before)
+        def rows(which: BoolArray, like: npt.NDArray[Any]) -> BoolArray:
+            return which.reshape(-1, *(1,) * (like.ndim - 1))
+
+        def chosen(
+            answer: npt.NDArray[Any], bounded: npt.NDArray[Any], before: npt.NDArray[Any]
+        ) -> npt.NDArray[Any]:
+            if_flagged = np.where(rows(stays, answer), bounded, answer)
+            return np.where(rows(flagged, answer), if_flagged, before)
 
         return Verdicts(
             outputs={
-                name: chosen(corrected.outputs[name], before)
+                name: chosen(corrected.outputs[name], hardened.outputs[name], before)
                 for name, before in original.outputs.items()
             },
-            scores=chosen(corrected.scores, original.scores),
-            classes=chosen(corrected.classes, original.classes),
+            scores=chosen(corrected.scores, hardened.scores, original.scores),
+            classes=chosen(corrected.classes, hardened.classes, original.classes),
             flagged=flagged,
             p_value=corrected.p_value,
             score=self.calibration,
             suspected=corrected.suspected,
-            corrected=chosen(corrected.corrected, corrected.suspected),
+            corrected=chosen(corrected.corrected, hardened.classes, corrected.suspected),
         )
 
 

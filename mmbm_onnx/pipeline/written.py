@@ -113,7 +113,7 @@ def write_graphs(
     paired = None
     if false_positive_rate is not None:
         pairing = Pairing(run, proto, interface, sites, learned, fit, calibration, seed, stamps)
-        paired = pairing.pair(answers["original"], false_positive_rate, score)
+        paired = pairing.pair(answers["original"], answers["hardened"], false_positive_rate, score)
     found = activation_statistics(classifier, x, sites, "tensor", run.batch_size)
     return Written(
         hardened=hardened,

@@ -3,8 +3,10 @@
 MMDF (arXiv 2308.04617): with k the original's decision, the margin difference is the margin of k
 in the original minus the margin of k in the bounded branch. It is the score, alone or with the
 evidence of the activations; a score that is improbable on clean samples is flagged, and the answer
-is then the bounded branch's best class other than k. Everything is computed in float32, with
-operators of opset 9 and up.
+is then the bounded branch's best class other than k. One exception goes beyond the paper: where the
+bounded branch decides for k as well, and bounds have taken less from k's margin than they take from
+clean samples, k stays. There is a trigger, but it works against k. Everything is computed in
+float32, with operators of opset 9 and up.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Decision:
         suspected: The original's decision, int64.
         corrected: The answer: the suspected class unless flagged, int64.
         logits: Bounded logits ``(n, classes)`` in the logits' type, finite, the suspected class
-            strictly below all others.
+            strictly below all others unless it stays.
     """
 
     score: gs.Tensor
@@ -56,6 +58,7 @@ def decide(
     classes: int,
     null: Null,
     weigh: Callable[[gs.Tensor, gs.Tensor], gs.Tensor] | None = None,
+    stays_below: float | None = None,
 ) -> Decision:
     """Append the decision on two logits tensors ``(n, classes)`` of ONNX element type ``dtype``.
 
@@ -67,6 +70,8 @@ def decide(
         null: What the score looks like on clean samples.
         weigh: Makes the score ``(n, 1)`` of the original's decision as a mask ``(n, classes)`` and
             the margin difference ``(n, 1)``; None where that is the score.
+        stays_below: Margin difference below which a suspected class stays that the bounded branch
+            decides for, too; None where none does.
     """
     if dtype in _HALF:
         # ONNX Runtime drops pairs of casts, and with them the rounding that decides between equal
@@ -93,6 +98,8 @@ def decide(
     above = ops.add("Greater", score, threshold, name="above_threshold")
     flagged = ops.add("Or", above, undefined, name="is_flagged")
 
+    if stays_below is not None:
+        mask = _without_those_that_stay(ops, mask, margins[1], difference, stays_below)
     masked = _masked(ops, mask, bounded, second, dtype)
     best = _as_float32(ops, masked, dtype, "masked_widened") if dtype in _HALF else masked
     other = ops.add("ArgMax", best, name="best_other", axis=1, keepdims=1)
@@ -118,6 +125,18 @@ def _margin(ops: Operators, mask: gs.Tensor, logits: gs.Tensor, name: str) -> gs
     value = ops.reduce("ReduceSum", own, f"{name}_value")  # of one number and zeros: exact
     rival = ops.reduce("ReduceMax", others, f"{name}_rival")
     return ops.add("Sub", value, rival, name=name)
+
+
+def _without_those_that_stay(
+    ops: Operators, mask: gs.Tensor, bounded: gs.Tensor, difference: gs.Tensor, limit: float
+) -> gs.Tensor:
+    """The mask, empty in rows whose suspected class stays."""
+    none = ops.constant("no_margin", 0, np.float32)
+    most = ops.constant("stays_below", limit, np.float32)
+    agrees = ops.add("Greater", bounded, none, name="bounded_agrees")
+    held = ops.add("Less", difference, most, name="margin_held")
+    stays = ops.add("And", agrees, held, name="stays")
+    return ops.add("And", mask, ops.add("Not", stays, name="goes"), name="is_withdrawn")
 
 
 def _spoiled_by_nan(

@@ -102,7 +102,11 @@ def build_detector(
         site.tensor: summarize(ops, pair.branch.unbounded[site.tensor], known[site.tensor])
         for site in evidence.sites
     }
-    return pair.decided(null, lambda mask, margin: score(ops, evidence, summaries, mask, margin))
+    return pair.decided(
+        null,
+        lambda mask, margin: score(ops, evidence, summaries, mask, margin),
+        stays_below=evidence.usual,
+    )
 
 
 def build_probe(
@@ -185,6 +189,7 @@ class _Pair:
         null: Null,
         weigh: Callable[[gs.Tensor, gs.Tensor], gs.Tensor] | None = None,
         further: Sequence[gs.Tensor] = (),
+        stays_below: float | None = None,
     ) -> onnx.ModelProto:
         """The graph with its decision; ``further`` float32 tensors of three axes are outputs."""
         surgeon, interface, types = self.surgeon, self._interface, self._types
@@ -197,6 +202,7 @@ class _Pair:
             interface.classes,
             null,
             weigh,
+            stays_below,
         )
         answers = self.branch.build_heads(decision.logits)
         for index, tensor in enumerate(surgeon.graph.outputs):

@@ -90,6 +90,8 @@ class Evidence:
         own, other: float32 ``(views of all sites,)``.
         margin: Per logit.
         constant: Brings the mean clean score to 0.
+        usual: Margin difference below which bounds have taken less than they take from clean
+            samples, logits: a standard deviation below their mean.
     """
 
     sites: tuple[SiteDistances, ...]
@@ -97,6 +99,7 @@ class Evidence:
     other: npt.NDArray[np.float32]
     margin: float
     constant: float
+    usual: float
 
     def scores(
         self,
@@ -172,6 +175,7 @@ def fit_evidence(
         constant=float(
             np.float32(-share * (middle / spread).sum() - margin * float(margin_middle[0]))
         ),
+        usual=float(np.float32(margin_middle[0] - margin_spread[0])),
     )
     scores = own @ evidence.own - other @ evidence.other
     scores = scores + evidence.margin * margins + evidence.constant

@@ -43,7 +43,7 @@ def test_an_honest_detector_passes() -> None:
         {"suspected": np.asarray([0, 1, 1])},  # not what the original decided
         {"suspected": np.asarray([0, 1, 7])},  # no class at all
         {"corrected": np.asarray([0, 1, 1])},  # not what the outputs answer
-        {"corrected": np.asarray([0, 1, 2])},  # the suspected class after all
+        {"corrected": np.asarray([0, 1, 2])},  # the outputs do not answer the suspected class
         {"corrected": np.asarray([1, 1, 0])},  # unflagged, yet said to be corrected
     ],
 )
@@ -51,11 +51,11 @@ def test_each_false_statement_is_noticed(lie: dict[str, np.ndarray]) -> None:
     assert failing(replace(HONEST, **lie)) == ["detector_consistent"]
 
 
-def test_a_flagged_class_must_not_win() -> None:
-    unmasked = replace(HONEST, outputs={"y": SCORES}, scores=SCORES)
-    assert failing(unmasked) == ["detector_consistent"]
-    admitted = replace(unmasked, corrected=np.asarray([0, 1, 2]))
-    assert failing(admitted) == ["detector_consistent"]
+def test_a_flagged_class_may_stay_but_not_unsaid() -> None:
+    stays = replace(HONEST, outputs={"y": SCORES}, scores=SCORES)
+    assert failing(stays) == ["detector_consistent"]
+    said = replace(stays, corrected=np.asarray([0, 1, 2]))
+    assert failing(said) == []
 
 
 def test_of_equal_scores_either_class_may_be_meant() -> None:

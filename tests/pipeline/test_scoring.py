@@ -18,6 +18,7 @@ from mmbm_onnx.pipeline import scoring as room
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.pipeline.scoring import Scoring, score_clean
 from mmbm_onnx.rewriting.detector import build_detector, build_probe
+from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import Bounds, Samples
@@ -116,16 +117,49 @@ def test_verdicts_flag_by_scores_of_samples_left_out() -> None:
     found = scored(fit, calibration)
     run = Runner(FACE, None, 1, 64)
     original = run.answers(MODEL.proto, calibration.x)
-    null = fit_null(found.scores, 0.2)
-    verdicts = found.verdicts(null, original)
+    bounded = run.answers(insert_bounds(MODEL.proto, SITES, LEARNED.bounds), calibration.x)
+    null = fit_null(found.scores, 0.5)
     flagged = found.calibration > null.threshold
     assert flagged.any()
     assert not flagged.all()
-    assert np.array_equal(verdicts.flagged, flagged)
-    assert np.array_equal(verdicts.classes[~flagged], original.classes[~flagged])
-    assert (verdicts.classes[flagged] != original.classes[flagged]).all()
-    assert np.array_equal(verdicts.scores[~flagged], original.scores[~flagged])
-    assert np.array_equal(verdicts.scores.argmax(1), verdicts.classes)
+    taken, agrees = found.corrected.score, bounded.classes == original.classes
+    assert found.evidence is not None
+    for usual in (-np.inf, float(np.median(taken[flagged & agrees])) + 1e-3, np.inf):
+        evidence = replace(found.evidence, usual=usual)
+        verdicts = replace(found, evidence=evidence).verdicts(null, original, bounded)
+        assert np.array_equal(verdicts.flagged, flagged)
+        assert np.array_equal(verdicts.classes[~flagged], original.classes[~flagged])
+        stays = flagged & agrees & (taken < usual)
+        assert stays.any() == (usual > -np.inf)
+        assert np.array_equal(verdicts.scores[stays], bounded.scores[stays])
+        changed = verdicts.classes != original.classes
+        assert np.array_equal(changed, flagged & ~stays)
+        assert np.array_equal(verdicts.corrected, verdicts.classes)
+        assert np.array_equal(verdicts.scores[~flagged], original.scores[~flagged])
+        assert np.array_equal(verdicts.scores.argmax(1), verdicts.classes)
+
+
+def test_verdicts_are_what_the_written_detector_answers() -> None:
+    fit, calibration = samples(70, 0), samples(30, 1)
+    run = Runner(FACE, None, 1, 64)
+    found = scored(fit, calibration)
+    assert found.evidence is not None
+    hardened = insert_bounds(MODEL.proto, SITES, LEARNED.bounds)
+    original, bounded = (run.answers(proto, calibration.x) for proto in (MODEL.proto, hardened))
+    # That of samples it was fitted on: with their scores, nothing else differs.
+    agrees = bounded.classes == original.classes
+    usual = float(np.quantile(found.corrected.score[agrees], 0.9))
+    found = replace(
+        found, evidence=replace(found.evidence, usual=usual), calibration=found.expected
+    )
+    null = fit_null(np.full(9, -1000, np.float32), 0.5)
+    built = build_detector(MODEL.proto, FACE, SITES, LEARNED.bounds, null, found.evidence)
+    given = predict_detector(Session(built, threads=1), FACE, calibration.x)
+    told = found.verdicts(null, original, bounded)
+    assert 0 < (told.corrected == told.suspected).sum() < 30
+    assert np.array_equal(told.flagged, given.flagged)
+    assert np.array_equal(told.corrected, given.corrected)
+    assert np.allclose(told.scores, given.scores, atol=1e-6)
 
 
 def test_a_site_whose_first_axis_is_not_the_batch_is_left_out() -> None:

@@ -3,6 +3,8 @@ nodes against numpy."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -20,6 +22,7 @@ from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import build_detector, build_probe
 from mmbm_onnx.rewriting.evidence import FEWEST, Evidence, fit_evidence
 from mmbm_onnx.rewriting.evidence_nodes import watched_sites
+from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import fit_null, flags
 from mmbm_onnx.types import DETECTOR_OUTPUTS
 
@@ -118,6 +121,7 @@ def test_the_margin_difference_alone_flags() -> None:
     large = np.full(100, 40, np.float32)
     assert flags(null, evidence.scores({"act": fresh}, theirs, large)).all()
     assert evidence.margin == pytest.approx(0.2 / margins.std(), rel=0.02)
+    assert evidence.usual == pytest.approx(margins.mean() - margins.std(), rel=1e-4)
 
 
 def test_margins_of_learned_samples_are_taken_for_fresh_ones() -> None:
@@ -129,7 +133,9 @@ def test_margins_of_learned_samples_are_taken_for_fresh_ones() -> None:
         {"act": summaries}, classes, margins.astype(np.float32), learned_on=learned_on
     )
     # Measured in the spread of the fresh half, not in that of both.
-    assert evidence.margin == pytest.approx(0.2 / margins[~learned_on].std(), rel=0.05)
+    fresh = margins[~learned_on]
+    assert evidence.margin == pytest.approx(0.2 / fresh.std(), rel=0.05)
+    assert evidence.usual == pytest.approx(fresh.mean() - fresh.std(), rel=0.1)
 
 
 def test_wrong_decisions_do_not_tell_what_a_class_looks_like() -> None:
@@ -246,6 +252,49 @@ def test_nodes_compute_the_score(opset: int) -> None:
     plain = run_named(model, x=other)["logits"]
     kept = ~answers["mmbm_flagged"]
     assert np.array_equal(answers["logits"][kept], plain[kept])
+
+
+@pytest.mark.parametrize("kind", ["float", "float16"])
+def test_a_flagged_class_stays_where_both_decide_for_it_and_bounds_took_little(kind: str) -> None:
+    model, sites = convolutional(kind), relu_sites(convolutional(kind))
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(400, 2, 6, 6)).astype(KINDS[kind])
+    *_, evidence = paired(model, x[:80], dtype=KINDS[kind])
+    bounds = random_bounds(sites, np.random.default_rng(1), 0.2, 0.6)
+    bounded = run_named(insert_bounds(model, sites, bounds), x=x)["logits"]
+    original = run_named(model, x=x)["logits"]
+    first = original.argmax(1)
+    rows, own = np.arange(400), first[:, None] == np.arange(3)
+
+    def margin(logits: np.ndarray) -> np.ndarray:
+        wide = logits.astype(np.float32)
+        return wide[rows, first] - np.where(own, np.float32(-np.inf), wide).max(1)
+
+    held, taken = margin(bounded), margin(original) - margin(bounded)
+    limit = float(np.float32(np.median(taken[held > 0])))
+    stays = (held > 0) & (taken < limit)
+    sure = (np.abs(held) > 0.01) & (np.abs(taken - limit) > 0.01)  # whatever float16 rounds
+    assert (stays & sure).sum() > 30
+    assert ((held > 0) & (taken >= limit) & sure).sum() > 30
+    always = fit_null(np.full(9, -1000, np.float32), 0.5)
+    built = build_detector(
+        model,
+        interface(3, dtype=KINDS[kind]),
+        sites,
+        bounds,
+        always,
+        replace(evidence, usual=limit),
+    )
+    check_written(built)
+    answers = run_named(built, x=x)
+    assert answers["mmbm_flagged"].all()
+    best_other = np.where(own, np.float32(-np.inf), bounded).argmax(1)
+    wanted = np.where(stays, first, best_other)
+    assert np.array_equal(answers["mmbm_corrected_class"][sure], wanted[sure])
+    assert np.array_equal(answers["logits"].argmax(1), answers["mmbm_corrected_class"])
+    close = 2e-2 if kind == "float16" else 1e-5
+    kept = stays & sure
+    assert np.allclose(answers["logits"][kept], bounded[kept], rtol=close, atol=close)
 
 
 DENSE = """
