@@ -24,6 +24,23 @@ CORRECTED = "mmbm_corrected_class"
 DETECTOR_OUTPUTS = (FLAGGED, P_VALUE, SCORE, SUSPECTED, CORRECTED)
 """What a detector graph appends to the original's outputs, in this order."""
 
+ACTIVATIONS = (
+    "Relu",
+    "Clip",
+    "Celu",
+    "Elu",
+    "Gelu",
+    "HardSwish",
+    "LeakyRelu",
+    "Mish",
+    "PRelu",
+    "Selu",
+    "Softplus",
+    "Swish",
+    "ThresholdedRelu",
+)
+"""Operators that take bounds: they have no upper limit, or one that can be lowered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -31,7 +48,7 @@ class Site:
 
     Attributes:
         tensor: Name of the activation's output tensor, unique in the model.
-        kind: Operator that produces it: ``"Relu"``, or ``"Clip"`` for a Clip used as ReLU6.
+        kind: The activation: an operator of ``ACTIVATIONS``; ``"Clip"`` for one used as ReLU6.
         dtype: Element type of the tensor (float16, float32, float64 or bfloat16).
         rank: Number of axes, or None when shape inference cannot tell.
         channel_axis: Axis of the channels, counted from 0 (never the batch axis), or None when
@@ -40,16 +57,19 @@ class Site:
         upper: The activation's own upper limit (6.0 for ReLU6), or None.
         scope: Where the producing node lives: ``""`` for the main graph, otherwise
             ``"<node>/<attribute>"`` of the enclosing subgraph, joined by ``"/"``.
+        written_out: Operator of the node that produces it where the activation is written out in
+            several, such as ``"Mul"``; None where it is one node.
     """
 
     tensor: str
-    kind: Literal["Relu", "Clip"]
+    kind: str
     dtype: np.dtype[Any]
     rank: int | None
     channel_axis: int | None
     channels: int | None
     upper: float | None = None
     scope: str = ""
+    written_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,17 @@ import onnx.inliner
 
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs
+from mmbm_onnx.types import ACTIVATIONS
 
-_ACTIVATIONS = ("Relu", "Clip")
+# And what those that are written out are known by.
+_INLINED = frozenset({*ACTIVATIONS, "Erf", "HardSigmoid", "Sigmoid", "Tanh"})
 _MOST_NODES = 1_000_000  # a few nested functions can stand for more nodes than memory holds
 
 _Key = tuple[str, str]
 
 
 def inline_activation_functions(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """Inline the local functions in which a Relu or Clip lives, directly or through calls.
+    """Inline the local functions in which an activation lives, directly or through calls.
 
     A function may be called from several places, each with activations of its own that need
     bounds of their own; other functions stay as they are.
@@ -42,7 +44,7 @@ def inline_activation_functions(proto: onnx.ModelProto) -> tuple[onnx.ModelProto
     chosen = {
         key
         for key, nodes in bodies.items()
-        if any(node.op_type in _ACTIVATIONS and node.domain in STANDARD_DOMAINS for node in nodes)
+        if any(node.op_type in _INLINED and node.domain in STANDARD_DOMAINS for node in nodes)
     }
     while grown := {key for key, used in calls.items() if key not in chosen and chosen & {*used}}:
         chosen |= grown

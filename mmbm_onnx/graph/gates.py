@@ -10,18 +10,12 @@ from __future__ import annotations
 import math
 
 import onnx
-from onnx import numpy_helper
 
 from mmbm_onnx.graph.scopes import Scope
 from mmbm_onnx.graph.walk import ancestors, attribute
 
 Limits = tuple[float | None, float | None]
 
-_NO_NUMBERS = (
-    onnx.TensorProto.STRING,
-    onnx.TensorProto.COMPLEX64,
-    onnx.TensorProto.COMPLEX128,
-)
 _GATE = "a gate (hard-sigmoid or hard-swish written out), limited by its own form"
 
 
@@ -34,7 +28,7 @@ def clip_limits(node: onnx.NodeProto, scope: Scope) -> Limits | None:
         if not name:
             limits.append(None)
             continue
-        number = _scalar(name, scope)
+        number = scope.number(name)
         if number is None:
             return None
         limits.append(_finite(number))
@@ -80,7 +74,7 @@ def why_gate(node: onnx.NodeProto, scope: Scope) -> str | None:
 
 def _limits_from_above(node: onnx.NodeProto, scope: Scope) -> bool:
     if node.op_type == "Min":
-        return any(_scalar(name, scope) is not None for name in node.input)
+        return any(scope.number(name) is not None for name in node.input)
     if node.op_type == "Clip":
         limits = clip_limits(node, scope)
         return limits is not None and limits[1] is not None
@@ -88,10 +82,9 @@ def _limits_from_above(node: onnx.NodeProto, scope: Scope) -> bool:
 
 
 def _adds_scalar(node: onnx.NodeProto, scope: Scope) -> bool:
-    before = scope.maker(node.input[0])
-    if before is None or before.op_type not in ("Add", "Sub", "Sum"):
-        return False
-    return any(_scalar(name, scope) is not None for name in before.input)
+    makers = [maker for name in node.input if (maker := scope.maker(name)) is not None]
+    sums = [maker for maker in makers if maker.op_type in ("Add", "Sub", "Sum")]
+    return any(scope.number(name) is not None for maker in sums for name in maker.input)
 
 
 def _scaled_to_one(node: onnx.NodeProto, high: float, scope: Scope) -> bool:
@@ -99,7 +92,7 @@ def _scaled_to_one(node: onnx.NodeProto, high: float, scope: Scope) -> bool:
         if reader.op_type not in ("Mul", "Div"):
             continue
         for name in reader.input:
-            number = _scalar(name, scope)
+            number = scope.number(name)
             if number is not None and reader.op_type == "Mul":
                 number *= high * high  # times 1/6 is what over 6 is
             if number is not None and math.isclose(number, high, rel_tol=1e-2):
@@ -117,11 +110,3 @@ def _multiplies_its_source(node: onnx.NodeProto, scope: Scope) -> bool:
         if any(name in behind and not scope.is_fixed(name) for name in reader.input):
             return True
     return False
-
-
-def _scalar(name: str, scope: Scope) -> float | None:
-    tensor = scope.value_behind(name)
-    if tensor is None or tensor.data_type in _NO_NUMBERS:
-        return None
-    array = numpy_helper.to_array(tensor)
-    return float(array.reshape(-1)[0]) if array.size == 1 else None

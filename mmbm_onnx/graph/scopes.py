@@ -24,6 +24,12 @@ from mmbm_onnx.graph.walk import (
     value_types,
 )
 
+_NO_NUMBERS = (
+    onnx.TensorProto.STRING,
+    onnx.TensorProto.COMPLEX64,
+    onnx.TensorProto.COMPLEX128,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -98,6 +104,14 @@ class Scope:
                 return None
             name = node.input[0]
         return self.values[name]
+
+    def number(self, name: str) -> float | None:
+        """The one number that a name stands for, None for anything else."""
+        tensor = self.value_behind(name)
+        if tensor is None or tensor.data_type in _NO_NUMBERS:
+            return None
+        array = numpy_helper.to_array(tensor)
+        return float(array.reshape(-1)[0]) if array.size == 1 else None
 
     def readers(self, name: str) -> list[onnx.NodeProto]:
         """The nodes of this graph that read a tensor, looking through Identity and Cast."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx
 
@@ -14,25 +13,10 @@ from mmbm_onnx.graph.gates import clip_limits, why_gate, why_not_relu6
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.scopes import Scope, outermost
 from mmbm_onnx.graph.walk import FLOATS, STANDARD_DOMAINS, ancestors, graphs, shape_of, tensors
-from mmbm_onnx.types import Site, Uncovered
+from mmbm_onnx.graph.written_out import WrittenOut, written_out
+from mmbm_onnx.types import ACTIVATIONS, Site, Uncovered
 
 _LIMITED = frozenset({"HardSigmoid", "Sigmoid", "Softsign", "Tanh"})
-_OTHER_ACTIVATIONS = frozenset(
-    {
-        "Celu",
-        "Elu",
-        "Gelu",
-        "HardSwish",
-        "LeakyRelu",
-        "Mish",
-        "PRelu",
-        "Selu",
-        "Softplus",
-        "Swish",
-        "ThresholdedRelu",
-    }
-)
-_ACTIVATIONS = frozenset({"Relu", "Clip"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +33,9 @@ class SiteReport:
 
 
 def find_sites(proto: onnx.ModelProto, *, logits: str | None = None) -> SiteReport:
-    """Find every Relu, and every Clip used as ReLU6, whose output can be bounded.
+    """Find every activation whose output can be bounded: see ``types.ACTIVATIONS``.
 
+    Those that are written out in several nodes are found by their last one (see ``written_out``).
     Looks into subgraphs too. Activations inside local functions are reported as uncovered: see
     ``functions.inline_activation_functions``.
 
@@ -83,31 +68,35 @@ class _Search:
         self._repeated = {name for name, count in counts.items() if count > 1}
 
     def walk(self, scope: Scope) -> None:
+        composed = written_out(scope)
         for node in scope.graph.node:
             for inner in scope.inner(node):
                 self.walk(inner)
             channels.follow(node, scope)
             if node.domain in STANDARD_DOMAINS and node.output and node.output[0]:
-                self._visit(node, scope)
+                self._visit(node, scope, composed)
 
-    def _visit(self, node: onnx.NodeProto, scope: Scope) -> None:
+    def _visit(self, node: onnx.NodeProto, scope: Scope, composed: WrittenOut) -> None:
+        tensor = node.output[0]
+        kind = composed.ends.get(tensor, node.op_type)
         if node.op_type in _LIMITED:
             self._note(node, "limited by its own form")
-        elif node.op_type in _OTHER_ACTIVATIONS:
-            self._note(node, "only Relu and Clip used as ReLU6 take bounds")
-        elif node.op_type in _ACTIVATIONS:
+        elif kind in ACTIVATIONS:
             upper: float | None = None
-            if node.op_type == "Clip":
+            reason: str | None = None
+            if kind == "Clip":
                 limits = clip_limits(node, scope)
                 reason = why_not_relu6(node, limits, scope)
                 upper = limits[1] if limits else None
-            else:
+            elif kind == "Relu":
                 reason = why_gate(node, scope)
+            if tensor in composed.inside:
+                reason = reason or f"part of a {composed.inside[tensor]} that is written out"
             reason = reason or self._why_not(node, scope)
             if reason:
                 self._note(node, reason)
             else:
-                self.sites.append(self._site(node, scope, upper))
+                self.sites.append(self._site(node, kind, scope, upper))
 
     def _note(self, node: onnx.NodeProto, reason: str) -> None:
         self.uncovered.append(Uncovered(node.output[0], node.op_type, reason))
@@ -136,13 +125,12 @@ class _Search:
             return "the logits do not depend on it"
         return None
 
-    def _site(self, node: onnx.NodeProto, scope: Scope, upper: float | None) -> Site:
+    def _site(self, node: onnx.NodeProto, kind: str, scope: Scope, upper: float | None) -> Site:
         tensor = node.output[0]
         shape = shape_of(scope.types.get(tensor))
         if shape is None:  # an activation keeps the shape of its input
             shape = shape_of(scope.types.get(node.input[0]))
         axis = channels.channel_axis(tensor, scope)
-        kind: Literal["Relu", "Clip"] = "Clip" if node.op_type == "Clip" else "Relu"
         return Site(
             tensor=tensor,
             kind=kind,
@@ -152,6 +140,7 @@ class _Search:
             channels=None if axis is None else channels.length(tensor, axis, scope),
             upper=upper,
             scope=scope.name,
+            written_out=None if kind == node.op_type else node.op_type,
         )
 
 
@@ -174,6 +163,6 @@ def _in_functions(model: onnx.ModelProto) -> Iterator[Uncovered]:
             for node in graph.node:
                 if node.domain not in STANDARD_DOMAINS or not node.output:
                     continue
-                if node.op_type in _ACTIVATIONS | _OTHER_ACTIVATIONS:
+                if node.op_type in ACTIVATIONS:
                     reason = f"inside the local function {name}; inline it first"
                     yield Uncovered(node.output[0], node.op_type, reason)

@@ -26,8 +26,9 @@ _MIN_BROADCAST_OPSET = 8
 def round_down(bound: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """The bound in ``dtype``, rounded towards zero, so that it never exceeds the learned one.
 
-    A bound below the smallest positive number of ``dtype`` becomes that number, since a bound of
-    zero would cut its channel off; one above the largest becomes the largest.
+    A bound below the smallest normal number of ``dtype`` becomes that number: a runtime may take
+    smaller ones for zero, which would cut the channel off. One above the largest becomes the
+    largest.
 
     Args:
         bound: float32, any shape, finite and positive.
@@ -38,9 +39,10 @@ def round_down(bound: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDAr
         rounded = learned.astype(dtype)
         above = rounded.astype(np.float64) > learned
         below = np.nextafter(rounded, np.zeros((), dtype=dtype))
-    smallest = np.nextafter(np.zeros((), dtype=dtype), np.ones((), dtype=dtype))
     lowered = np.where(above, below, rounded).astype(dtype)
-    return np.where(lowered > 0, lowered, smallest).astype(dtype).reshape(np.shape(bound))
+    # bfloat16 has the exponents of float32.
+    smallest = np.finfo(np.float32 if dtype.name == "bfloat16" else dtype).tiny
+    return np.where(lowered > smallest, lowered, smallest).astype(dtype).reshape(np.shape(bound))
 
 
 def bound_output(
@@ -87,7 +89,7 @@ def bound_node(
     site: Site,
     bound: npt.NDArray[np.float32],
 ) -> gs.Node:
-    """The node that computes ``target = min(source, bound)`` of a non-negative ``source``.
+    """The node that computes ``target = min(source, bound)``.
 
     Arguments and errors as for ``bound_output``; the node is in no graph yet.
     """

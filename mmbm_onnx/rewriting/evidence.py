@@ -3,7 +3,8 @@
 MMDF (arXiv 2308.04617) flags a sample by its margin difference alone. A trigger also shows in the
 activations that the bounds are put on: they are too high, or they are not those of the class that
 the original decides for. Here each site of the bounded branch is looked at before its bound: the
-mean and the maximum of each channel over positions, square roots taken, and their Mahalanobis
+mean and the maximum of each channel over positions, square roots taken (with their sign, where
+activations have one), and their Mahalanobis
 distance from clean samples of each class (after arXiv 1807.03888), with a covariance of low rank
 and an even rest. Of the decided class's distance, its logarithm and the logarithm of its ratio to
 the nearest other class's are two features; the score is their mean over all sites, each in standard
@@ -49,12 +50,13 @@ class SiteDistances:
     """Squared distances of one site's summary from clean samples of each class, per channel: that
     of a clean sample from its own class is about 1.
 
-    With ``t = sqrt(summary) * scale - shift`` and ``p = t @ basis`` they are
+    With ``t = root(summary) * scale - shift`` and ``p = t @ basis`` they are
     ``(t * t).sum(2) + (p * p) @ curvature + p @ slopes + offsets``. Views are the statistics of a
     summary: mean and maximum, or the value itself.
 
     Attributes:
         tensor: Name of the site's tensor.
+        signed: Whether the root of a negative number is minus that of its size, or else 0.
         scale, shift: float32 ``(views, 1, channels)``.
         basis: float32 ``(views, channels, rank)``, orthonormal columns.
         curvature: float32 ``(views, rank, 1)``.
@@ -63,6 +65,7 @@ class SiteDistances:
     """
 
     tensor: str
+    signed: bool
     scale: npt.NDArray[np.float32]
     shift: npt.NDArray[np.float32]
     basis: npt.NDArray[np.float32]
@@ -72,7 +75,7 @@ class SiteDistances:
 
     def __call__(self, summaries: npt.NDArray[np.float32]) -> Floats:
         """Squared distances ``(views, n, classes)`` of summaries ``(views, n, channels)``."""
-        t = np.sqrt(np.maximum(summaries, 0)).astype(np.float64) * self.scale - self.shift
+        t = _root(summaries, signed=self.signed) * self.scale - self.shift
         p = t @ self.basis
         found = (t * t).sum(2, keepdims=True) + (p * p) @ self.curvature
         distances: Floats = np.maximum(found + p @ self.slopes + self.offsets, SMALLEST_DISTANCE)
@@ -189,17 +192,21 @@ def _varies(summaries: npt.NDArray[np.float32]) -> bool:
 def _fit_site(
     tensor: str, summaries: npt.NDArray[np.float32], decisions: IntArray, classes: int, rank: int
 ) -> SiteDistances:
-    parts = [_fit_view(view, decisions, classes, rank) for view in summaries]
+    signed = bool((summaries < 0).any())
+    roots = _root(summaries, signed=signed)
+    parts = [_fit_view(view, decisions, classes, rank) for view in roots]
     return SiteDistances(
-        tensor, *(np.stack(part).astype(np.float32) for part in zip(*parts, strict=True))
+        tensor, signed, *(np.stack(part).astype(np.float32) for part in zip(*parts, strict=True))
     )
 
 
-def _fit_view(
-    summary: npt.NDArray[np.float32], decisions: IntArray, classes: int, rank: int
-) -> tuple[Floats, ...]:
-    """Fields of ``SiteDistances`` but the tensor, for one view ``(n, channels)``."""
-    values = np.sqrt(np.maximum(summary, 0)).astype(np.float64)
+def _root(summaries: npt.NDArray[np.float32], *, signed: bool) -> Floats:
+    roots = np.sqrt(np.abs(summaries) if signed else np.maximum(summaries, 0))
+    return (np.sign(summaries) * roots if signed else roots).astype(np.float64)
+
+
+def _fit_view(values: Floats, decisions: IntArray, classes: int, rank: int) -> tuple[Floats, ...]:
+    """Arrays of ``SiteDistances`` for one view ``(n, channels)``, roots taken."""
     n, channels = values.shape
     rank = min(rank, channels, n)
     centre = values.mean(0)

@@ -107,7 +107,10 @@ def _distances(ops: Operators, site: SiteDistances, summary: gs.Tensor) -> gs.Te
     def add(op: str, *inputs: gs.Tensor, to: str) -> gs.Tensor:
         return ops.add(op, *inputs, name=f"{name}/{to}")
 
-    root = add("Sqrt", add("Relu", summary, to="positive"), to="root")
+    size = add("Abs" if site.signed else "Relu", summary, to="size")
+    root = add("Sqrt", size, to="root")
+    if site.signed:
+        root = add("Mul", root, add("Sign", summary, to="sign"), to="signed_root")
     scaled = add("Mul", root, constant("scale"), to="scaled")
     t = add("Sub", scaled, constant("shift"), to="centred")
     p = add("MatMul", t, constant("basis"), to="projected")

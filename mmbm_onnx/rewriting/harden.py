@@ -69,9 +69,9 @@ def locate(surgeon: Surgeon, sites: Sequence[Site], bounds: Bounds) -> list[Acti
             count = "no node" if not places else f"{len(places)} nodes"
             raise RewriteError(f"cannot bound {tensor!r}: {count} in the graph produces it")
         graph, node = places[0]
-        if node.op != known[tensor].kind:
-            raise RewriteError(
-                f"cannot bound {tensor!r}: it comes from {node.op}, not {known[tensor].kind}"
-            )
-        activations.append(Activation(graph, node, known[tensor]))
+        site = known[tensor]
+        operator = site.written_out or site.kind
+        if node.op != operator:
+            raise RewriteError(f"cannot bound {tensor!r}: it comes from {node.op}, not {operator}")
+        activations.append(Activation(graph, node, site))
     return activations

@@ -58,7 +58,7 @@ def test_pooling_normalisation_and_elementwise_steps_keep_the_axis() -> None:
         d = Sigmoid (q)
         k = Mul (d, q)
         y = Relu (k)"""
-    assert axes(body, weights) == [1]
+    assert axes(body, weights) == [1, 1]
 
 
 def test_channels_last_inputs_have_both_kinds() -> None:

@@ -1,0 +1,193 @@
+"""Activations that exporters write out in several nodes.
+
+They are found by their form, not by a list of patterns. All of it is made of a tensor x and scalars
+alone:
+
+- Swish, Gelu (arXiv 1606.08415), HardSwish (arXiv 1905.02244) and Mish are a Mul of which one side
+  is a multiple of x and the other something limited: ``x * sigmoid(x)``,
+  ``x / 2 * (1 + erf(x / sqrt 2))``, ``x * clip(x + 3, 0, 6) / 6``. A gate whose other side went
+  through a convolution, as in squeeze and excitation, is no activation.
+- Relu and LeakyRelu are a Max of x and 0, or of two multiples of x.
+- LeakyRelu, Elu and Softplus are a Where between x and something else, by a comparison of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx
+
+from mmbm_onnx.graph.scopes import Scope
+from mmbm_onnx.graph.walk import STANDARD_DOMAINS
+
+_LIMITED = frozenset({"Erf", "Sigmoid", "HardSigmoid", "Tanh"})
+_FROM_BOTH_SIDES = frozenset({"Clip", "Max", "Min", "Relu"})
+_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Neg", "Pow", "Sub", "Sum"})
+_SAME = frozenset({"Cast", "Identity"})
+_COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not"})
+_BENT = frozenset({"Elu", "Exp", "Log", "Softplus"})
+_ELEMENTWISE = _LIMITED | _FROM_BOTH_SIDES | _ARITHMETIC | _SAME | _COMPARISONS | _BENT | {"Where"}
+_MOST_NODES = 24  # of one activation
+
+_Read = tuple[str, list[onnx.NodeProto]]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenOut:
+    """Activations of one graph that are written out.
+
+    Attributes:
+        ends: Tensor that carries the result, to the activation's name.
+        inside: Tensors between x and the result, to the same.
+    """
+
+    ends: dict[str, str] = field(default_factory=dict)
+    inside: dict[str, str] = field(default_factory=dict)
+
+
+def written_out(scope: Scope) -> WrittenOut:
+    """Find them all in a graph, not in its subgraphs."""
+    found = WrittenOut()
+    outputs = {info.name for info in scope.graph.output}
+    for node in scope.graph.node:
+        if node.domain not in STANDARD_DOMAINS or node.op_type not in _FORMS:
+            continue
+        read = _FORMS[node.op_type](node, scope)
+        if read is None:
+            continue
+        name, inner = read
+        end = node.output[0]
+        found.inside.update({made.output[0]: name for made in inner})
+        for scaled in _scalings(end, outputs, scope):
+            found.inside[end] = name
+            end = scaled
+        found.ends[end] = name
+    for tensor in found.inside:
+        found.ends.pop(tensor, None)  # what is part of another is none of its own
+    return found
+
+
+def _product(node: onnx.NodeProto, scope: Scope) -> _Read | None:
+    """``x * limited(x)``."""
+    first, second = node.input
+    for value, gate in ((first, second), (second, first)):
+        multiples = _multiples(value, scope)
+        for source in multiples:  # the value itself first
+            nodes = _made_of(gate, source, scope)
+            if nodes and _limits(nodes):
+                return _name(nodes), [*_makers(multiples, source, scope), *nodes]
+    return None
+
+
+def _larger(node: onnx.NodeProto, scope: Scope) -> _Read | None:
+    """``max(x, 0)`` and ``max(x, a x)``."""
+    if len(node.input) != 2:
+        return None
+    first, second = node.input
+    for value, other in ((first, second), (second, first)):
+        if scope.number(other) == 0 and scope.number(value) is None:
+            return "Relu", []
+        multiples = _multiples(other, scope)
+        if value in multiples[1:]:
+            return "LeakyRelu", _makers(multiples, value, scope)
+    return None
+
+
+def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
+    """``x if x > a else something(x)``, or the other way round."""
+    condition, first, second = node.input
+    for value, other in ((first, second), (second, first)):
+        for source in _multiples(value, scope):
+            by = _made_of(condition, source, scope)
+            nodes = _made_of(other, source, scope)
+            if not by or not nodes or not {made.op_type for made in by} & _COMPARISONS:
+                continue
+            kinds = {made.op_type for made in nodes}
+            if kinds & {"Softplus", "Log"}:
+                name = "Softplus"
+            elif kinds & {"Elu", "Exp"}:
+                name = "Elu"
+            elif kinds <= {"Mul", "Div", "Neg"} | _SAME:
+                name = "LeakyRelu"
+            else:
+                continue
+            return name, [*_makers(_multiples(value, scope), source, scope), *by, *nodes]
+    return None
+
+
+def _makers(multiples: list[str], source: str, scope: Scope) -> list[onnx.NodeProto]:
+    """The nodes that make the first of some multiples from a later one."""
+    return [scope.producers[name] for name in multiples[: multiples.index(source)]]
+
+
+def _multiples(name: str, scope: Scope) -> list[str]:
+    """A tensor and those that it is a scalar multiple of, nearest first."""
+    found = [name]
+    while len(found) < _MOST_NODES and (node := scope.producers.get(found[-1])) is not None:
+        if node.op_type in _SAME:
+            found.append(node.input[0])
+        elif node.op_type in ("Mul", "Div") and (rest := _beside_scalar(node, scope)):
+            found.append(rest)
+        else:
+            break
+    return found
+
+
+def _beside_scalar(node: onnx.NodeProto, scope: Scope) -> str | None:
+    """What a Mul multiplies by a scalar, or a Div divides by one; None for any other."""
+    first, second = node.input
+    if scope.number(second) is not None:
+        return first
+    if node.op_type == "Mul" and scope.number(first) is not None:
+        return second
+    return None
+
+
+def _made_of(name: str, source: str, scope: Scope) -> list[onnx.NodeProto] | None:
+    """The nodes that compute a tensor from another and scalars alone, None if more is in it."""
+    nodes: dict[str, onnx.NodeProto] = {}
+    waiting, reached = [name], False
+    while waiting:
+        tensor = waiting.pop()
+        if tensor == source:
+            reached = True
+        elif tensor and tensor not in nodes and scope.number(tensor) is None:
+            node = scope.producers.get(tensor)
+            if node is None or node.op_type not in _ELEMENTWISE or len(nodes) == _MOST_NODES:
+                return None
+            nodes[tensor] = node
+            waiting.extend(node.input)
+    return list(nodes.values()) if reached else None
+
+
+def _limits(nodes: list[onnx.NodeProto]) -> bool:
+    """Whether what these compute is limited from above and below, as far as can be told."""
+    kinds = {node.op_type for node in nodes}
+    if kinds & _LIMITED:
+        return True
+    return "Clip" in kinds or {"Relu", "Min"} <= kinds or {"Max", "Min"} <= kinds
+
+
+def _name(nodes: list[onnx.NodeProto]) -> str:
+    kinds = {node.op_type for node in nodes}
+    if "Softplus" in kinds or {"Exp", "Log"} & kinds:
+        return "Mish"
+    if kinds & {"Erf", "Tanh"}:
+        return "Gelu"
+    return "Swish" if "Sigmoid" in kinds else "HardSwish"
+
+
+_FORMS = {"Mul": _product, "Max": _larger, "Where": _choice}
+
+
+def _scalings(tensor: str, outputs: set[str], scope: Scope) -> Iterator[str]:
+    """What becomes of a tensor that is read only to be scaled, step by step."""
+    while tensor not in outputs:
+        readers = scope.consumers.get(tensor, [])
+        if len(readers) != 1 or readers[0].op_type not in ("Mul", "Div"):
+            return
+        if _beside_scalar(readers[0], scope) != tensor:
+            return
+        tensor = readers[0].output[0]
+        yield tensor

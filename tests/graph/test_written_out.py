@@ -1,0 +1,146 @@
+"""Activations that are written out in several nodes, and what looks like them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from graph_models import export, parse
+from torch import nn
+from torch.nn import functional
+
+from mmbm_onnx.graph.sites import find_sites
+
+
+class Block(nn.Module):
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.one, self.act, self.two = nn.Conv2d(3, 4, 3), act, nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.act(self.one(x)).mean((2, 3)))
+
+
+class Tanh(nn.Module):
+    """Gelu by tanh, as its authors wrote it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = 0.7978845608 * (x + 0.044715 * x**3)
+        return 0.5 * x * (1 + torch.tanh(inner))
+
+
+class Quick(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class MishByHand(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.tanh(functional.softplus(x))
+
+
+class EluByHand(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x > 0, x, torch.exp(x) - 1)
+
+
+class LeakyByMax(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.maximum(0.1 * x, x)
+
+
+ACTIVATIONS = [
+    (EluByHand(), "Elu"),
+    (LeakyByMax(), "LeakyRelu"),
+    (nn.SiLU(), "Swish"),
+    (Quick(), "Swish"),
+    (nn.GELU(), "Gelu"),
+    (nn.GELU(approximate="tanh"), "Gelu"),
+    (Tanh(), "Gelu"),
+    (nn.Mish(), "Mish"),
+    (MishByHand(), "Mish"),
+    (nn.Hardswish(), "HardSwish"),
+    (nn.LeakyReLU(), "LeakyRelu"),
+    (nn.PReLU(4), "PRelu"),
+    (nn.ELU(), "Elu"),
+    (nn.SELU(), "Selu"),
+    (nn.CELU(), "Celu"),
+    (nn.Softplus(), "Softplus"),
+]
+
+
+@pytest.mark.parametrize(("dynamo", "opset"), [(False, 12), (False, 17), (True, None)])
+@pytest.mark.parametrize(("act", "kind"), ACTIVATIONS, ids=lambda value: str(value))
+def test_the_result_is_the_one_site(
+    act: nn.Module, kind: str, dynamo: bool, opset: int | None
+) -> None:
+    proto = export(Block(act), torch.randn(2, 3, 8, 8), dynamo=dynamo, opset=opset)
+    report = find_sites(proto)
+    (site,) = report.sites
+    # Exporters may name a Celu after what it is a case of.
+    assert site.kind in {kind, "Elu" if kind == "Celu" else kind}
+    assert (site.channel_axis, site.channels) == (1, 4)
+    readers = [node for node in proto.graph.node if site.tensor in node.input]
+    assert [node.op_type for node in readers] in (["ReduceMean"], ["GlobalAveragePool"])
+
+
+def sites(body: str, given: str = "") -> list[tuple[str, str]]:
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y) '
+        f"<float two = {{2.0}}, float[4] each = {{1.0, 2.0, 3.0, 4.0}}, float[4,4] w {given}> "
+        f"{{ {body} }}"
+    )
+    return [(site.tensor, site.kind) for site in find_sites(parse(text)).sites]
+
+
+def test_scalings_behind_it_belong_to_it() -> None:
+    swish = "s = Sigmoid (x) a = Mul (s, x)"
+    assert sites(f"{swish} y = Neg (a)") == [("a", "Swish")]
+    assert sites(f"{swish} b = Mul (two, a) c = Div (b, two) y = Neg (c)") == [("c", "Swish")]
+    # ... not when somebody else reads what is scaled, nor scalings per channel.
+    assert sites(f"{swish} b = Mul (a, two) y = Add (a, b)") == [("a", "Swish")]
+    assert sites(f"{swish} b = Mul (a, each) y = Neg (b)") == [("a", "Swish")]
+    assert sites(f"{swish} b = Div (two, a) y = Neg (b)") == [("a", "Swish")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "m = MatMul (x, w) s = Sigmoid (m) y = Mul (x, s)",  # squeeze and excitation
+        "s = Sigmoid (x) y = Mul (s, s)",
+        "s = Sigmoid (x) y = Mul (s, two)",
+        "y = Mul (x, x)",
+        "a = Add (x, two) y = Mul (x, a)",  # without limits
+        "m = MatMul (x, w) a, b = Split <axis = 1> (m) s = Sigmoid (b) "
+        "p = Mul (a, s) y = Concat <axis = 1> (p, p)",  # a gated linear unit
+        "s = Sigmoid (x) e = Mul (s, each) y = Mul (x, e)",  # more than x and scalars
+    ],
+)
+def test_other_products_are_no_activations(body: str) -> None:
+    assert sites(body) == []
+
+
+def test_a_softplus_within_a_mish_is_no_site_of_its_own() -> None:
+    assert sites("p = Softplus (x) t = Tanh (p) y = Mul (x, t)") == [("y", "Mish")]
+    assert sites("p = Softplus (x) y = Mul (x, p)") == [("p", "Softplus")]
+
+
+def test_a_choice_by_the_sign_is_an_activation() -> None:
+    zero = "float zero = {0.0}"
+    assert sites("c = Greater (x, zero) l = Mul (x, two) y = Where (c, x, l)", f", {zero}") == [
+        ("y", "LeakyRelu")
+    ]
+    # ... and one by another tensor's is not.
+    assert not sites(
+        "m = MatMul (x, w) c = Greater (m, zero) l = Mul (x, two) y = Where (c, x, l)", f", {zero}"
+    )
+
+
+def test_relus_by_max() -> None:
+    zero = ", float zero = {0.0}, float three = {3.0}, float six = {6.0}"
+    assert sites("y = Max (x, zero)", zero) == [("y", "Relu")]
+    assert sites("y = Max (zero, x)", zero) == [("y", "Relu")]
+    assert sites("y = Max (x, two)", zero) == []
+    assert sites("m = MatMul (x, w) y = Max (x, m)", zero) == []
+    gate = "a = Add (three, x) r = Max (zero, a) m = Min (six, r)"
+    assert sites(f"{gate} y = Neg (m)", zero) == []
+    assert sites(f"{gate} y = Mul (m, x)", zero) == [("y", "HardSwish")]
