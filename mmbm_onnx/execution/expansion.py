@@ -106,12 +106,13 @@ def _expandable(graph: onnx.GraphProto, opsets: dict[str, int]) -> set[tuple[str
         if opset is None or find(domain, node.op_type, opset) is not None:
             continue
         schema = schema_of(domain, node.op_type, opset)
-        if schema is not None and _has_body(schema):
+        if schema is not None and has_body(schema):
             names.add((domain, node.op_type))
     return names
 
 
-def _has_body(schema: onnx.defs.OpSchema) -> bool:
+def has_body(schema: onnx.defs.OpSchema) -> bool:
+    """Whether the ONNX standard defines an operator by a function of others."""
     # Both exist at run time; the type stubs of onnx lack them.
     static: bool = schema.has_function  # type: ignore[attr-defined]
     built: bool = schema.has_context_dependent_function  # type: ignore[attr-defined]
