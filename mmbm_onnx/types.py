@@ -13,7 +13,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-Head = Literal["logits", "softmax", "log_softmax"]
+Head = Literal["logits", "softmax", "log_softmax", "logit", "sigmoid"]
 Granularity = Literal["channel", "tensor"]
 
 FLAGGED = "mmbm_flagged"
@@ -92,9 +92,11 @@ class Interface:
         batch: The fixed batch size, or None when the batch axis is dynamic.
         output: Name of the graph output that carries the classification.
         logits: Name of the tensor holding the logits, shape ``(batch, classes)``; equals
-            ``output`` unless a softmax lies between.
+            ``output`` unless a softmax lies between. Of a model of two classes with a single
+            logit, that of class 1, ``(batch, 1)``.
         classes: Number of classes (at least 2).
-        head: What lies between ``logits`` and ``output``.
+        head: What lies between ``logits`` and ``output``: nothing, for ``"logits"`` and a single
+            ``"logit"``, a softmax of several, or a ``"sigmoid"`` of a single one.
     """
 
     input: str
@@ -105,6 +107,12 @@ class Interface:
     logits: str
     classes: int
     head: Head = "logits"
+
+    @property
+    def single(self) -> bool:
+        """Whether there is a single logit z, that of class 1: two logits are -z/2 and z/2, whose
+        margins, softmax and decision are those of z against 0."""
+        return self.head in ("logit", "sigmoid")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmbm_onnx.errors import ModelError
-from mmbm_onnx.runtime.batches import run_batches
+from mmbm_onnx.runtime.batches import run_batches, two_columns
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import (
     CORRECTED,
@@ -32,7 +32,8 @@ class Predictions:
 
     Attributes:
         outputs: Output name to array ``(n, ...)``, of the outputs that were asked for.
-        scores: Values of the classifying output, ``(n, classes)``, or classes ``(n,)``.
+        scores: Values of the classifying output, ``(n, classes)``, two where it has a single one;
+            or classes ``(n,)``.
         classes: The decisions, int64 ``(n,)``.
     """
 
@@ -94,7 +95,7 @@ def predict(
     """
     wanted = tuple(dict.fromkeys((interface.output, *(outputs or ()))))
     results = run_batches(session, interface, x, wanted, batch_size)
-    scores = results[interface.output]
+    scores = _scores(results[interface.output], interface)
     return Predictions(results, scores, decisions(scores, interface))
 
 
@@ -120,10 +121,11 @@ def predict_detector(
         )
     wanted = tuple(dict.fromkeys((interface.output, *(outputs or ()))))
     results = run_batches(session, interface, x, (*wanted, *DETECTOR_OUTPUTS), batch_size)
+    scores = _scores(results[interface.output], interface)
     return Verdicts(
         outputs={name: results[name] for name in wanted},
-        scores=results[interface.output],
-        classes=decisions(results[interface.output], interface),
+        scores=scores,
+        classes=decisions(scores, interface),
         flagged=results[FLAGGED].astype(np.bool_),
         p_value=results[P_VALUE],
         score=results[SCORE],
@@ -136,8 +138,8 @@ def decisions(output: npt.NDArray[Any], interface: Interface) -> IntArray:
     """Class of each row, int64 ``(n,)``: the largest score, the first of equal ones.
 
     Args:
-        output: Values of ``interface.output``: scores ``(n, classes)``, or classes, integers
-            ``(n,)``, where the model ends in ArgMax.
+        output: Scores ``(n, classes)``, or classes, integers ``(n,)``, where the model ends in
+            ArgMax.
         interface: Whose output it is.
 
     Raises:
@@ -153,6 +155,16 @@ def decisions(output: npt.NDArray[Any], interface: Interface) -> IntArray:
         f"output {interface.output!r} is {output.dtype} {list(output.shape)}, expected scores "
         f"(n, {interface.classes}) or integer classes (n,); name the logits with --logits"
     )
+
+
+def _scores(output: npt.NDArray[Any], interface: Interface) -> npt.NDArray[Any]:
+    """Two scores of a single one, a logit or the probability of class 1."""
+    if not interface.single or not _is_float(output) or output.size != len(output):
+        return output
+    if interface.head == "logit":
+        return two_columns(output)
+    column = output.reshape(-1, 1)
+    return np.concatenate([output.dtype.type(1) - column, column], axis=1)
 
 
 def _is_float(array: npt.NDArray[Any]) -> bool:

@@ -106,6 +106,8 @@ class Classifier:
         run = self._runner(bounds or {}, names)
         values = self._grouped(run, x.to(self.device, self.dtype))
         logits = values[self.interface.logits]
+        if self.interface.single and logits.shape == (len(x), 1):
+            logits = torch.cat([-logits / 2, logits / 2], 1)
         if logits.shape != (len(x), self.interface.classes):
             raise ModelError(
                 f"logits {self.interface.logits!r} have shape {tuple(logits.shape)}, expected "

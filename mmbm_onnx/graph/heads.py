@@ -1,4 +1,5 @@
-"""What lies between the logits and the output: a softmax, and steps that change no value."""
+"""What lies between the logits and the output: a softmax or sigmoid, and steps that change no
+value."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ class Tail:
 
     Attributes:
         output: Name of the graph output.
-        logits: Name of the tensor before the softmax; ``output`` itself without one.
-        head: What the softmax was.
+        logits: Name of the tensor before the softmax or sigmoid; ``output`` itself without one.
+        head: Which it was.
         problem: Why it cannot be worked with, or None.
     """
 
@@ -38,7 +39,8 @@ class Tail:
 
 
 def behind_head(output: str, proto: onnx.ModelProto, types: Mapping[str, onnx.TypeProto]) -> Tail:
-    """Look behind a final Softmax or LogSoftmax, and Identity, Cast, Flatten, ... around it.
+    """Look behind a final Softmax or LogSoftmax, and Identity, Cast, Flatten, ... around it; and
+    behind the Sigmoid of a single column, which is that of class 1 of two.
 
     Before opset 13 a softmax flattens its input to two axes at ``axis`` (default 1), which for
     two axes is the same; from 13 on it works along one axis (default -1).
@@ -49,12 +51,39 @@ def behind_head(output: str, proto: onnx.ModelProto, types: Mapping[str, onnx.Ty
         if node.op_type in _SAME_VALUE or node.op_type in _OTHER_SHAPE:
             tensor = node.input[0]
             continue
+        if node.op_type == "Sigmoid" and is_column(types.get(output)):
+            return _behind_sigmoid(output, node, made_by, types)
         if node.op_type not in ("Softmax", "LogSoftmax"):
             break
         head: Head = "softmax" if node.op_type == "Softmax" else "log_softmax"
         tail = Tail(output, node.input[0], head)
         return Tail(output, node.input[0], head, _problem(node, tail, proto, types))
     return Tail(output, output, "logits")
+
+
+def is_column(kind: onnx.TypeProto | None) -> bool:
+    """Whether a tensor has one number per sample, ``(batch,)`` or ``(batch, 1)``."""
+    shape = shape_of(kind)
+    return shape is not None and (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))
+
+
+def _behind_sigmoid(
+    output: str,
+    sigmoid: onnx.NodeProto,
+    made_by: Mapping[str, onnx.NodeProto],
+    types: Mapping[str, onnx.TypeProto],
+) -> Tail:
+    tensor = sigmoid.input[0]
+    while (shape := shape_of(types.get(tensor))) is None or len(shape) != 2 or shape[1] != 1:
+        node = made_by.get(tensor)
+        if node is None or node.op_type not in _SAME_VALUE | _OTHER_SHAPE:
+            problem = (
+                f"the Sigmoid before the output {output!r} works on no tensor of shape (batch, 1); "
+                "keep one in the model"
+            )
+            return Tail(output, sigmoid.input[0], "sigmoid", problem)
+        tensor = node.input[0]
+    return Tail(output, tensor, "sigmoid")
 
 
 def _problem(

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError
-from mmbm_onnx.graph.heads import Tail, behind_head
+from mmbm_onnx.graph.heads import Tail, behind_head, is_column
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_of, value_types
 from mmbm_onnx.types import Interface
@@ -28,7 +28,7 @@ def find_interface(
     """Find the one floating-point input with a batch axis and the tensor that holds the logits.
 
     The logits are looked for behind a final Softmax or LogSoftmax over the classes, since a
-    margin is measured before them.
+    margin is measured before them, and a single one behind a final Sigmoid.
 
     Args:
         proto: A checked model; not changed.
@@ -50,8 +50,9 @@ def find_interface(
         tail = _named_logits(proto, types, logits_name, label)
     if source.name not in ancestors(proto.graph, [tail.logits]):
         raise ModelError(f"{label}: {tail.logits!r} does not depend on the input {source.name!r}")
-    classes = _classes(tail.logits, types, producers(proto.graph), label)
-    _check_output(tail, shape[0], classes, types, label)
+    single = tail.head in ("logit", "sigmoid")
+    classes = 2 if single else _classes(tail.logits, types, producers(proto.graph), label)
+    _check_output(tail, shape[0], 1 if single else classes, types, label)
     return Interface(
         input=source.name,
         input_dtype=dtype,
@@ -107,13 +108,13 @@ def _check_input(
     return shape, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element))
 
 
-def _check_output(tail: Tail, batch: int | None, classes: int, types: Types, label: str) -> None:
+def _check_output(tail: Tail, batch: int | None, columns: int, types: Types, label: str) -> None:
     shape = shape_of(types.get(tail.output))
     if shape is None or len(shape) != 2:
         return
-    if shape[1] is not None and shape[1] != classes:
+    if shape[1] is not None and shape[1] != columns:
         raise OptionError(
-            f"{label}: {tail.logits!r} has {classes} columns, the output {tail.output!r} "
+            f"{label}: {tail.logits!r} has {columns} columns, the output {tail.output!r} "
             f"{shape[1]}; name the tensor that holds the logits with --logits"
         )
     if batch is not None and shape[0] is not None and shape[0] != batch:
@@ -126,6 +127,10 @@ def _check_output(tail: Tail, batch: int | None, classes: int, types: Types, lab
 def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
     outputs = [info.name for info in proto.graph.output if _looks_like_scores(info.name, types)]
     if not outputs:
+        columns = [info.name for info in proto.graph.output if _is_float_column(info.name, types)]
+        tails = [behind_head(output, proto, types) for output in columns]
+        if len(tails) == 1 and tails[0].head == "sigmoid":
+            return _usable(tails[0], label)
         shapes = ", ".join(
             f"{info.name} {list(shape_of(types.get(info.name)) or [])}"
             for info in proto.graph.output
@@ -133,6 +138,7 @@ def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
         raise ModelError(
             f"{label}: no output has shape (batch, classes) with at least 2 classes ({shapes}); "
             "end the model with one, or name the tensor that holds the logits with --logits"
+            + (", the single one of two classes too" if columns else "")
         )
     tails = [behind_head(output, proto, types) for output in outputs]
     if len({tail.logits for tail in tails}) > 1:
@@ -162,10 +168,13 @@ def _named_logits(proto: onnx.ModelProto, types: Types, name: str, label: str) -
     for output in outputs:
         tail = behind_head(output, proto, types)
         if name in (output, tail.logits):
+            if tail.head == "logits" and is_column(types.get(output)):
+                return Tail(output, name, "logit")
             return _usable(tail, label)  # a named output may be probabilities
+    single = shape is not None and shape[1] == 1
     for output in outputs:
         if name in ancestors(proto.graph, [output]):
-            return Tail(output, name, "logits")
+            return Tail(output, name, "logit" if single else "logits")
     raise OptionError(f"{label}: no output of the graph depends on {name!r}")
 
 
@@ -181,6 +190,11 @@ def _looks_like_scores(name: str, types: Types) -> bool:
     if kind is None or shape is None or kind.tensor_type.elem_type not in FLOATS:
         return False
     return len(shape) == 2 and (shape[1] is None or shape[1] >= 2)
+
+
+def _is_float_column(name: str, types: Types) -> bool:
+    kind = types.get(name)
+    return kind is not None and kind.tensor_type.elem_type in FLOATS and is_column(kind)
 
 
 def _classes(logits: str, types: Types, made_by: Mapping[str, onnx.NodeProto], label: str) -> int:

@@ -21,7 +21,7 @@ from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.sites import SiteReport, find_sites
 from mmbm_onnx.report.pieces import CleanSet
-from mmbm_onnx.runtime.batches import affordable_batch, run_batches
+from mmbm_onnx.runtime.batches import affordable_batch, run_logits
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import IntArray, Interface, Samples
 
@@ -154,8 +154,8 @@ def _original_logits(
     session: Session, interface: Interface, samples: Samples
 ) -> npt.NDArray[np.float32]:
     size = affordable_batch(samples.x[0].size, BATCH)
-    found = run_batches(session, interface, samples.x, [interface.logits], size)
-    logits: npt.NDArray[np.float32] = found[interface.logits].astype(np.float32)
+    found = run_logits(session, interface, samples.x, size)
+    logits: npt.NDArray[np.float32] = found.astype(np.float32)
     if not np.isfinite(logits).all():
         raise ModelError(
             f"{samples.source}: the original model gives logits that are not finite; check "

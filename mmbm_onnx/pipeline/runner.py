@@ -11,7 +11,7 @@ import onnx
 
 from mmbm_onnx.evaluation.predictions import Predictions, Verdicts, predict, predict_detector
 from mmbm_onnx.graph.outputs import with_outputs
-from mmbm_onnx.runtime.batches import run_batches
+from mmbm_onnx.runtime.batches import run_logits
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import Interface
 
@@ -42,9 +42,8 @@ class Runner:
 
     def logits(self, proto: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Logits of a classifier, ``(n, classes)``."""
-        name = self.interface.logits
-        session = self.session(with_outputs(proto, [name]))
-        found = run_batches(session, self.interface, x, [name], self.batch_size)[name]
+        session = self.session(with_outputs(proto, [self.interface.logits]))
+        found = run_logits(session, self.interface, x, self.batch_size)
         logits: npt.NDArray[np.float32] = np.asarray(found).astype(np.float32)
         return logits
 

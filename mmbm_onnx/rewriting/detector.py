@@ -194,17 +194,29 @@ class _Pair:
         """The graph with its decision; ``further`` float32 tensors of three axes are outputs."""
         surgeon, interface, types = self.surgeon, self._interface, self._types
         ops = Operators(surgeon, "mmbm_decision/")
+        dtype = _logits_type(types, interface)
+        branches = _producing(surgeon, interface.logits), self._bounded
+        if interface.single:
+            original, bounded = (
+                _two_columns(ops, logit, dtype, name)
+                for name, logit in zip(("original", "bounded"), branches, strict=True)
+            )
+        else:
+            original, bounded = branches
         decision = decide(
             ops,
-            _producing(surgeon, interface.logits),
-            self._bounded,
-            _logits_type(types, interface),
+            original,
+            bounded,
+            dtype,
             interface.classes,
             null,
             weigh,
             stays_below,
         )
-        answers = self.branch.build_heads(decision.logits)
+        corrected = decision.logits
+        if interface.single:
+            corrected = _single_column(ops, corrected)
+        answers = self.branch.build_heads(corrected)
         for index, tensor in enumerate(surgeon.graph.outputs):
             if tensor.name in answers:
                 name, kind = tensor.name, types[tensor.name].tensor_type.elem_type
@@ -225,6 +237,21 @@ def _types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     except Exception:  # what stays unknown is refused where it is needed
         return types
     return {**types, **value_types(inferred.graph)}
+
+
+def _two_columns(ops: Operators, logit: gs.Tensor, dtype: int, name: str) -> gs.Tensor:
+    """A single logit ``(n, 1)`` as two, ``(n, 2)``: see ``Interface.single``."""
+    kind = onnx.helper.tensor_dtype_to_np_dtype(dtype)
+    factors = ops.constant(f"{name}_halves", [[-0.5, 0.5]], kind)
+    return ops.add("Mul", logit, factors, name=f"{name}_both_logits")
+
+
+def _single_column(ops: Operators, logits: gs.Tensor) -> gs.Tensor:
+    sides = [
+        ops.add("Gather", logits, ops.constant(f"class_{c}", [c], np.int64), name=f"of_{c}", axis=1)
+        for c in (1, 0)
+    ]
+    return ops.add("Sub", *sides, name="single_logit")
 
 
 def _producing(surgeon: Surgeon, name: str) -> gs.Tensor:

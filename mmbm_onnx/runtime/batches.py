@@ -26,6 +26,25 @@ def affordable_batch(values: int, most: int) -> int:
     return min(most, max(_SMALLEST_BATCH, _VALUES_PER_BATCH // max(1, values)))
 
 
+def run_logits(
+    session: Session, interface: Interface, x: npt.NDArray[Any], batch_size: int = 64
+) -> npt.NDArray[Any]:
+    """Logits of a model ``(n, classes)``, two where it has a single one; see ``run_batches``.
+
+    Args:
+        session: The model, its logits being an output.
+        interface, x, batch_size: As ``run_batches`` has them.
+    """
+    found = run_batches(session, interface, x, [interface.logits], batch_size)[interface.logits]
+    return two_columns(found) if interface.single else found
+
+
+def two_columns(logit: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A single logit ``(n,)`` or ``(n, 1)`` as two, ``(n, 2)``: see ``Interface.single``."""
+    half = logit.reshape(-1, 1) * logit.dtype.type(0.5)
+    return np.concatenate([-half, half], axis=1)
+
+
 def run_batches(
     session: Session,
     interface: Interface,

@@ -189,10 +189,46 @@ def test_logits_of_rank_four_are_refused() -> None:
     assert "logits have shape" in refusal(OptionError, text, logits_name="y")
 
 
-def test_one_score_is_no_classifier() -> None:
-    text = "(float[N,4] x) => (float[N,1] y) <float[4,1] w> { y = MatMul (x, w) }"
-    assert "at least 2 classes" in refusal(ModelError, text)
-    assert "at least 2 classes" in refusal(ModelError, text, logits_name="y")
+SINGLE = "<float[4,1] w, int64[1] one = {1}, int64[1] flat = {-1}> { z = MatMul (x, w)"
+
+
+def test_one_score_is_no_classifier_unless_it_is_said_to_be_one() -> None:
+    text = f"(float[N,4] x) => (float[N,1] y) {SINGLE} y = Identity (z) }}"
+    assert "--logits, the single one of two classes too" in refusal(ModelError, text)
+    for name in ("y", "z"):
+        found = interface(text, logits_name=name)
+        assert (found.output, found.logits, found.classes, found.head) == ("y", name, 2, "logit")
+        assert found.single
+
+
+@pytest.mark.parametrize(
+    ("shape", "body"),
+    [
+        ("float[N,1] y", "y = Sigmoid (z)"),
+        ("float[N] y", "p = Sigmoid (z) y = Squeeze (p, one)"),
+        ("float[N] y", "s = Squeeze (z, one) y = Sigmoid (s)"),
+        ("float[N] y", "s = Reshape (z, flat) p = Sigmoid (s) y = Identity (p)"),
+    ],
+)
+def test_a_single_logit_is_found_behind_a_sigmoid(shape: str, body: str) -> None:
+    found = interface(f"(float[N,4] x) => ({shape}) {SINGLE} {body} }}")
+    assert (found.output, found.logits, found.classes, found.head) == ("y", "z", 2, "sigmoid")
+    named = interface(f"(float[N,4] x) => ({shape}) {SINGLE} {body} }}", logits_name="z")
+    assert named == found
+
+
+def test_a_sigmoid_of_no_column_is_refused() -> None:
+    text = (
+        "(float[4] x) => (float[4] y) { y = Sigmoid (x) }",
+        "(float[N,4] x) => (float[N] y) { s = ReduceSum <keepdims = 0> (x, one) y = Sigmoid (s) }",
+    )
+    assert "no batch axis" in refusal(ModelError, text[0])
+    given = text[1].replace(") {", ") <int64[1] one = {1}> {")
+    assert "works on no tensor of shape (batch, 1)" in refusal(ModelError, given)
+
+
+def test_several_probabilities_by_sigmoid_are_scores_like_any() -> None:
+    assert (ending("y = Sigmoid (l)").head, ending("y = Sigmoid (l)").logits) == ("logits", "y")
 
 
 def test_other_outputs_do_not_confuse() -> None:
