@@ -11,6 +11,7 @@ import torch
 from mmbm_onnx.errors import MmbmError, ModelError, UnsupportedOperatorError
 from mmbm_onnx.execution.attributes import read_attributes, schema_of
 from mmbm_onnx.execution.registry import NodeView, Operator, find
+from mmbm_onnx.graph.walk import RUNTIME_DOMAINS, UNOPTIMIZED
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,9 @@ def make_step(node: onnx.NodeProto, opsets: Mapping[str, int], promote_half: boo
         return Step(label, inputs, outputs, error=error, subgraphs=subgraphs)
     operator = find(domain, node.op_type, opset)
     if operator is None:
+        advice = f"; {UNOPTIMIZED}" if domain in RUNTIME_DOMAINS else ""
         error = UnsupportedOperatorError(
-            f"{label}: the operator has no differentiable implementation at opset {opset}"
+            f"{label}: the operator has no differentiable implementation at opset {opset}{advice}"
         )
         return Step(label, inputs, outputs, error=error, subgraphs=subgraphs)
     try:

@@ -12,7 +12,17 @@ from mmbm_onnx.graph import channels
 from mmbm_onnx.graph.gates import clip_limits, why_gate, why_not_relu6
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.scopes import Scope, outermost
-from mmbm_onnx.graph.walk import FLOATS, STANDARD_DOMAINS, ancestors, graphs, shape_of, tensors
+from mmbm_onnx.graph.walk import (
+    FLOATS,
+    RUNTIME_DOMAINS,
+    STANDARD_DOMAINS,
+    UNOPTIMIZED,
+    ancestors,
+    attribute,
+    graphs,
+    shape_of,
+    tensors,
+)
 from mmbm_onnx.graph.written_out import WrittenOut, written_out
 from mmbm_onnx.types import ACTIVATIONS, Site, Uncovered
 
@@ -75,6 +85,8 @@ class _Search:
             channels.follow(node, scope)
             if node.domain in STANDARD_DOMAINS and node.output and node.output[0]:
                 self._visit(node, scope, composed)
+            elif node.domain in RUNTIME_DOMAINS and _holds_activation(node):
+                self._note(node, f"fused into another operator; {UNOPTIMIZED}")
 
     def _visit(self, node: onnx.NodeProto, scope: Scope, composed: WrittenOut) -> None:
         tensor = node.output[0]
@@ -153,6 +165,12 @@ def _only_float_type(model: onnx.ModelProto) -> int:
         if info.type.tensor_type.elem_type in FLOATS
     }
     return found.pop() if len(found) == 1 else 0
+
+
+def _holds_activation(node: onnx.NodeProto) -> bool:
+    """Whether an operator of ONNX Runtime's does the work of an activation that takes bounds."""
+    fused = attribute(node, "activation")
+    return fused is not None or any(name in node.op_type for name in ("Gelu", "Relu", "Silu"))
 
 
 def _in_functions(model: onnx.ModelProto) -> Iterator[Uncovered]:

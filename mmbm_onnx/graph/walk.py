@@ -10,6 +10,9 @@ import onnx
 from onnx import numpy_helper
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
+"""Of operators that ONNX Runtime puts in the place of others when it optimizes a file."""
+UNOPTIMIZED = "start from the file as it was before ONNX Runtime optimized it"
 FLOATS = (
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.FLOAT,

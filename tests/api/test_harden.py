@@ -17,6 +17,7 @@ from mmbm_onnx import Samples, harden, inspect, verify
 from mmbm_onnx.api.sources import export_module
 from mmbm_onnx.errors import (
     DataError,
+    MmbmError,
     ModelError,
     NothingToHardenError,
     OptionError,
@@ -499,3 +500,30 @@ def test_learning_is_steered_by_the_part_it_does_not_learn_from(case, monkeypatc
     assert len(fit) == found.report["clean_set"]["fit"]
     assert len(calibration) == found.report["clean_set"]["calibration"]
     assert not (fit.x[:, None] == calibration.x[None]).all(axis=(2, 3, 4)).any()
+
+
+@pytest.mark.parametrize("level", ["ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
+def test_files_that_onnx_runtime_optimized_are_refused_with_the_way_out(tmp_path, case, level):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(case.model, options, providers=["CPUExecutionProvider"])
+    proto = onnx.load(tmp_path / "optimized.onnx")
+    assert not [node for node in proto.graph.node if node.op_type == "Relu"]
+    report = inspect(tmp_path / "optimized.onnx")
+    assert report.sites == ()
+    assert ["start from the file" in left.reason for left in report.uncovered] == [True]
+    with pytest.raises(NothingToHardenError, match="before ONNX Runtime optimized it"):
+        harden(tmp_path / "optimized.onnx", case.folder, **QUICK)
+
+
+def test_an_operator_of_onnx_runtimes_own_is_refused_with_the_way_out(case):
+    proto = planted_images()
+    proto.opset_import.add(domain="com.microsoft", version=1)
+    relu = next(node for node in proto.graph.node if node.op_type == "Relu")
+    after = onnx.helper.make_node("QuickGelu", ["act"], [relu.output[0]], domain="com.microsoft")
+    relu.output[0] = "act"
+    proto.graph.node.insert(list(proto.graph.node).index(relu) + 1, after)
+    with pytest.raises(MmbmError, match=r"QuickGelu node \(output 'active'\).*before ONNX Runtime"):
+        harden(proto, case.folder, **QUICK)
