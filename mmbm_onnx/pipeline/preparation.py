@@ -18,6 +18,7 @@ from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.provenance import read_provenance
+from mmbm_onnx.graph.quantization import quantizing_node
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.sites import SiteReport, find_sites
 from mmbm_onnx.report.pieces import CleanSet
@@ -140,6 +141,12 @@ def _survey(model: OnnxModel) -> tuple[onnx.ModelProto, tuple[str, ...]]:
 
 
 def _find_sites(model: OnnxModel, proto: onnx.ModelProto, interface: Interface) -> SiteReport:
+    rounding = quantizing_node(proto, interface.logits)
+    if rounding is not None:
+        raise ModelError(
+            f"{model.label}: is quantized ({rounding.op_type}, output {rounding.output[0]!r}); "
+            "harden the model as it was before, then quantize the hardened graph"
+        )
     report = find_sites(proto, logits=interface.logits)
     if not report.sites:
         reasons = sorted({f"{item.op_type}: {item.reason}" for item in report.uncovered})

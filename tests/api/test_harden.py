@@ -527,3 +527,35 @@ def test_an_operator_of_onnx_runtimes_own_is_refused_with_the_way_out(case):
     proto.graph.node.insert(list(proto.graph.node).index(relu) + 1, after)
     with pytest.raises(MmbmError, match=r"QuickGelu node \(output 'active'\).*before ONNX Runtime"):
         harden(proto, case.folder, **QUICK)
+
+
+def quantized(form: str) -> onnx.ModelProto:
+    """The planted model, its input or its activations rounded to integers."""
+    proto = planted_images()
+    scale = onnx.numpy_helper.from_array(np.asarray(1 / 255, np.float32), "scale")
+    zero = onnx.numpy_helper.from_array(np.asarray(0, np.uint8), "zero")
+    proto.graph.initializer.extend([scale, zero])
+    make = onnx.helper.make_node
+    nodes = {
+        "activations": [
+            make("QuantizeLinear", ["image", "scale", "zero"], ["whole"]),
+            make("DequantizeLinear", ["whole", "scale", "zero"], ["rounded"]),
+        ],
+        "weights": [make("DequantizeLinear", ["zero", "scale", "zero"], ["nothing"])],
+    }[form]
+    for node in proto.graph.node:
+        if node.op_type == "Conv":
+            node.input[0] = "rounded" if form == "activations" else "image"
+        if node.op_type == "MatMul" and form == "weights":
+            nodes.append(make("Add", ["head", "nothing"], ["head2"]))
+            node.input[1] = "head2"
+    ordered = [*nodes, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(ordered)
+    return proto
+
+
+def test_quantized_activations_are_refused_and_quantized_weights_are_not(case):
+    with pytest.raises(ModelError, match=r"is quantized \(QuantizeLinear, output 'whole'\).*then"):
+        harden(quantized("activations"), case.folder, **QUICK)
+    assert harden(quantized("weights"), case.folder, **QUICK).passed
