@@ -108,6 +108,19 @@ from .progress import ProgressBar
     help="Of the split and of learning, below 2^63.",
 )
 @click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a run that was stopped, from OUTPUT.checkpoint, if there is one.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often long learning keeps its state there.",
+)
 @format_option
 @logging_options
 def harden(
@@ -120,6 +133,7 @@ def harden(
     style: str,
     quiet: bool,
     force: bool,
+    resume: bool,
     **options: Any,
 ) -> int:
     """Learn activation bounds for MODEL on clean samples and write them into its graph.
@@ -128,13 +142,21 @@ def harden(
     input and one output of logits or probabilities. Three files are written, all or none: the
     hardened graph, a detector graph that corrects what it flags, and a JSON report. (Only SIGKILL
     or a power cut while finished files get their names can leave some of them; none in part.)
+
+    Learning that takes longer than a minute keeps its state in OUTPUT.checkpoint until the files
+    are written. After a kill, the same command with --resume goes on from there; the graphs are
+    those of a run that was not stopped.
     """
     if no_detector and detector_output is not None:
         raise click.UsageError("--no-detector and --detector-output exclude each other")
     outputs = _outputs(model, output, detector_output, report_path)
     if no_detector:
         del outputs["detector_output"]
-    _check(outputs, model, clean, options["preprocess"], force)
+    checkpoint = outputs["output"].with_name(f"{outputs['output'].name}.checkpoint")
+    _check(outputs, checkpoint, model, clean, options["preprocess"], force=force, resume=resume)
+
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
 
     import mmbm_onnx
     from mmbm_onnx.errors import OutputError
@@ -149,6 +171,8 @@ def harden(
             detector=not no_detector,
             preprocessing=preprocessing,
             progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
             **options,
         )
     report = result.save(force=force, **outputs)
@@ -179,10 +203,23 @@ def _outputs(
 
 
 def _check(
-    outputs: dict[str, Path], model: Path, clean: Path, preprocess: Path | None, force: bool
+    outputs: dict[str, Path],
+    checkpoint: Path,
+    model: Path,
+    clean: Path,
+    preprocess: Path | None,
+    *,
+    force: bool,
+    resume: bool,
 ) -> None:
+    from mmbm_onnx.errors import OutputError
     from mmbm_onnx.graph.write import check_targets
 
+    if checkpoint.exists() and not resume and not force:
+        raise OutputError(
+            f"{checkpoint}: is there from a run that was stopped; go on with --resume, or start "
+            "again with --force"
+        )
     targets = list(outputs.values())
     inputs = [path for path in (model, clean, preprocess) if path is not None]
     if model.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmbm_onnx.api.arguments import MOST_SEED, fraction, texts, whole
@@ -14,7 +15,7 @@ from mmbm_onnx.api.sources import (
     preprocessing_or_none,
 )
 from mmbm_onnx.data import Preprocessing
-from mmbm_onnx.errors import OptionError
+from mmbm_onnx.errors import OptionError, OutputError
 from mmbm_onnx.types import Granularity, Progress
 
 if TYPE_CHECKING:
@@ -45,10 +46,13 @@ def harden(
     min_accuracy: float | None = None,
     example_input: torch.Tensor | None = None,
     progress: Callable[[Progress], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 60.0,
+    resume: bool = False,
 ) -> HardenResult:
     """Learn bounds from clean samples and write them into the graph.
 
-    Nothing the caller hands in is changed, and nothing is written to disk: see
+    Nothing the caller hands in is changed, and nothing but a checkpoint is written to disk: see
     ``HardenResult.save``.
 
     Args:
@@ -74,11 +78,17 @@ def harden(
         min_accuracy: Stop if the original's accuracy on ``clean`` is below this fraction.
         example_input: A batch of inputs, for exporting a torch module.
         progress: Called with what is being done.
+        checkpoint: A file to keep the state of learning in while it lasts; ``HardenResult.save``
+            removes it.
+        checkpoint_every: Seconds between two states; 0 for one every epoch.
+        resume: Go on from the checkpoint, if it is there. On the CPU the result is, bit for bit,
+            that of a run that was not stopped.
 
     Raises:
         ModelError: The model cannot be read, run or exported, or is hardened already.
         DataError: The clean set cannot be used.
         OptionError: An option is out of range or does not fit.
+        OutputError: There is a checkpoint, and it is not to be gone on from.
         ParityError: torch and ONNX Runtime disagree on the model.
         NothingToHardenError: No activation takes a bound.
         RewriteError: A written graph failed its checks.
@@ -97,6 +107,15 @@ def harden(
     if not isinstance(detector, bool):
         raise OptionError(f"detector is {detector!r}, expected True or False")
     preprocessing_or_none(preprocessing)
+    where = None if checkpoint is None else Path(checkpoint)
+    if resume and where is None:
+        raise OptionError("resume needs a checkpoint")
+    if not checkpoint_every >= 0:
+        raise OptionError(f"checkpoint_every is {checkpoint_every}, expected 0 or more seconds")
+    if where is not None and where.exists() and not resume:
+        raise OutputError(
+            f"{where}: is there from a run that was stopped; resume it, or delete the file"
+        )
     if progress is not None and not callable(progress):
         raise OptionError(f"progress is {progress!r}, expected a function or None")
     if not isinstance(device, str):
@@ -141,6 +160,9 @@ def harden(
         provider=provider,
         threads=threads,
         seed=seed,
+        checkpoint=where,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
     )
     return pipeline.run(prepared, clock)
 

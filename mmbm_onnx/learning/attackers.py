@@ -32,6 +32,12 @@ class Attackers(Protocol):
         """Be told what margins ``(m,)`` attacks on classes ``(m,)`` reached, in mean clean
         margins."""
 
+    def state(self) -> dict[str, Tensor]:
+        """What later attacks depend on besides the random generator, for ``restore``."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Come back to a state, of attackers made with the same arguments."""
+
 
 class NoiseAttackers:
     """Max-margin inputs: uniform noise that climbed the margin of a class (MM-BD, MMAC).
@@ -108,3 +114,13 @@ class NoiseAttackers:
 
     def reached(self, targets: Tensor, margins: Tensor) -> None:
         """Nothing follows from it."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The inputs, their classes, and which of them are still to be used."""
+        return {"inputs": self._inputs, "targets": self._targets, "pool": self._pool}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Come back to a state."""
+        device = self._classifier.device
+        self._inputs, self._targets = state["inputs"].to(device), state["targets"].to(device)
+        self._pool = state["pool"]

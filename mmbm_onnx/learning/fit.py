@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.learning.attackers import Attackers, NoiseAttackers
+from mmbm_onnx.learning.checkpoint import Checkpoint, State
 from mmbm_onnx.learning.judge import Judge
 from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.parameters import BoundParameters
@@ -55,6 +56,7 @@ def learn_bounds(
     granularity: Granularity = "channel",
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Learned:
     """Learn upper bounds on activations from clean samples.
 
@@ -76,9 +78,12 @@ def learn_bounds(
         seed: Of the order of samples and of the noise max-margin inputs start from.
         progress: Called after every step, with loss, accuracy, penalty and weight of the last
             whole epoch.
+        checkpoint: Where the state is kept from time to time, and gone on from; the result is that
+            of a run that was not stopped.
 
     Raises:
-        DataError: The network gets every sample wrong, or the loss is not finite.
+        DataError: The network gets every sample wrong, the loss is not finite, or the checkpoint
+            cannot be used.
     """
     x = torch.from_numpy(np.ascontiguousarray(fit.x)).to(classifier.device, classifier.dtype)
     reference = original_logits(classifier, x, settings.batch_size)
@@ -91,8 +96,9 @@ def learn_bounds(
     statistics = activation_statistics(classifier, x, sites, granularity, settings.batch_size)
     parameters = BoundParameters(sites, statistics, settings)
     loop = _Loop(classifier, x, reference, decisions, judge, parameters, settings, seed, progress)
-    history = loop.run()
-    return Learned(parameters.result(), history, len(x), tuple(loop.warnings))
+    history = loop.run(checkpoint)
+    warnings = (*loop.warnings, *(checkpoint.warnings if checkpoint is not None else ()))
+    return Learned(parameters.result(), history, len(x), warnings)
 
 
 @torch.no_grad()
@@ -108,6 +114,24 @@ def _kept(reference: Tensor, labels: IntArray | None) -> Tensor:
     if not bool(right.any()):
         raise DataError("the model gets every clean sample wrong; check preprocessing and labels")
     return right.nonzero().squeeze(1)
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a run is: the next epoch, its weight, entries so far, bounds that held."""
+
+    weight: float
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    kept: list[Tensor] | None = None
+
+
+def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"{name}/{index}": tensor for index, tensor in enumerate(tensors)}
+
+
+def _ordered(tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    return [tensors[str(index)] for index in range(len(tensors))]
 
 
 class _Loop:
@@ -166,28 +190,31 @@ class _Loop:
             self._input_progress(),
         )
 
-    def run(self) -> list[dict[str, float]]:
+    def run(self, checkpoint: Checkpoint | None = None) -> list[dict[str, float]]:
         settings = self.settings
-        weight = settings.weight
-        history = []
-        kept: list[Tensor] | None = None
-        for epoch in range(settings.epochs):
-            self._set_rate(epoch)
-            self._renew(epoch)
-            entry = self._epoch(weight)
-            entry["weight"] = weight
+        state = None if checkpoint is None else checkpoint.load()
+        at = _Place(weight=settings.weight) if state is None else self._restored(state)
+        while at.epoch < settings.epochs:
+            self._set_rate(at.epoch)
+            self._renew(at.epoch)
+            entry = self._epoch(at.weight)
+            entry["weight"] = at.weight
             if settings.keep == "held":
                 entry["accuracy"] = self._measure()[0]  # of the bounds that may be kept
-            history.append(entry)
+            at.history.append(entry)
             if not np.isfinite(entry["loss"]):
                 raise DataError("learning diverged (the loss is not finite); check the clean set")
-            adapting = epoch > settings.weight_after
-            last = epoch == settings.epochs - 1
+            adapting = at.epoch > settings.weight_after
+            last = at.epoch == settings.epochs - 1
             if entry["accuracy"] >= settings.accuracy and (adapting or last):
-                kept = self.parameters.snapshot()
-            if adapting and epoch % settings.weight_every == 0:
-                weight *= settings.weight_factor ** self._room(entry)
+                at.kept = self.parameters.snapshot()
+            if adapting and at.epoch % settings.weight_every == 0:
+                at.weight *= settings.weight_factor ** self._room(entry)
             self.latest = entry
+            at.epoch += 1
+            if checkpoint is not None and checkpoint.due():
+                checkpoint.save(self._state(at))
+        history, kept = at.history, at.kept
         if settings.keep == "held" and kept is not None:
             self.parameters.restore(kept)
         found = kept is not None
@@ -195,6 +222,45 @@ class _Loop:
             found = self._tighten(settings.tightened_fidelity) or found
         self._warn(history, found=found)
         return history
+
+    def _state(self, at: _Place) -> State:
+        tensors = {"generator": self.generator.get_state()}
+        tensors |= _numbered("trained", self.parameters.snapshot())
+        tensors |= _numbered("kept", at.kept or [])
+        if self.attackers is not None:
+            tensors |= {f"attackers/{k}": value for k, value in self.attackers.state().items()}
+        moments = self.optimizer.state_dict()["state"]
+        for index, moment in moments.items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in moment.items()}
+        values = {
+            "epoch": at.epoch,
+            "weight": at.weight,
+            "history": at.history,
+            "kept": at.kept is not None,
+            "steps": self.steps,
+        }
+        return State(values, tensors)
+
+    def _restored(self, state: State) -> _Place:
+        """Come back to a state that ``_state`` made with the same arguments."""
+        device = self.x.device
+        self.generator.set_state(state.tensors["generator"])
+        self.parameters.restore([value.to(device) for value in _ordered(state.part("trained"))])
+        if self.attackers is not None:
+            self.attackers.restore(state.part("attackers"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.part("optimizer").items():
+            index, key = name.split("/")
+            moments.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        values = state.values
+        self.steps = values["steps"]
+        kept = [value.to(device) for value in _ordered(state.part("kept"))]
+        at = _Place(values["weight"], values["epoch"], values["history"])
+        at.kept = kept if values["kept"] else None
+        self.latest = at.history[-1]
+        return at
 
     def _set_rate(self, epoch: int) -> None:
         final = self.settings.final_rate

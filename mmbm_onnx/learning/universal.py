@@ -99,6 +99,23 @@ class UniversalAttackers:
             if bool(mean.isfinite()):  # else learning ends by its loss, or goes on without
                 self._margins[target] += _NEW * (mean - self._margins[target])
 
+    def state(self) -> dict[str, Tensor]:
+        """Patterns, their classes, whose turn it is, who had theirs, and margins reached."""
+        return {
+            "patterns": self.patterns,
+            "targets": self.targets,
+            "queue": self._queue,
+            "attacked": torch.tensor(sorted(self._attacked), dtype=torch.int64),
+            "margins": self._margins,
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Come back to a state."""
+        self.patterns = state["patterns"].to(self._x.device)
+        self.targets = state["targets"].to(self._x.device)
+        self._queue, self._margins = state["queue"], state["margins"]
+        self._attacked = set(state["attacked"].tolist())
+
     def _picks(self, decisions: Tensor) -> Tensor:
         """For each sample a random pattern of another class than its own, on the CPU."""
         focus = self._settings.focus

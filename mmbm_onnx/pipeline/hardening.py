@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 import torch
@@ -17,6 +18,7 @@ from mmbm_onnx.evaluation.quality import Limits, quality_gates
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import check_parity
 from mmbm_onnx.graph.read import OnnxModel
+from mmbm_onnx.learning.checkpoint import Checkpoint, fingerprint
 from mmbm_onnx.learning.fit import learn_bounds
 from mmbm_onnx.learning.settings import Settings
 from mmbm_onnx.learning.statistics import reached_sites
@@ -54,6 +56,9 @@ class Pipeline:
     provider: str | None
     threads: int | None
     seed: int
+    checkpoint: Path | None = None
+    checkpoint_every: float = 60.0
+    resume: bool = False
 
     def run(self, prepared: Prepared, clock: Clock) -> HardenResult:
         """Do it; see ``harden``.
@@ -81,6 +86,7 @@ class Pipeline:
                     granularity=self.granularity,
                     seed=self.seed,
                     progress=clock.progress,
+                    checkpoint=self._checkpoint(prepared),
                 )
             with clock.phase("write"):
                 written = write_graphs(
@@ -146,6 +152,26 @@ class Pipeline:
             ),
             gates=gates,
             warnings=warnings,
+            checkpoint=self.checkpoint,
+        )
+
+    def _checkpoint(self, prepared: Prepared) -> Checkpoint | None:
+        if self.checkpoint is None:
+            return None
+        parts = [
+            __version__,
+            torch.__version__,
+            prepared.model.sha256,
+            [site.tensor for site in prepared.report.sites],
+            self.settings.describe(),
+            self.granularity,
+            self.seed,
+            self.threads,
+            self.device.type,
+        ]
+        arrays = [part for s in (prepared.fit, prepared.calibration) for part in (s.x, s.y)]
+        return Checkpoint(
+            self.checkpoint, fingerprint(parts, arrays), self.checkpoint_every, self.resume
         )
 
     def _reached(

@@ -27,6 +27,7 @@ class HardenResult:
         report: The JSON report; its schema is ``docs/report-schema.md``.
         gates: What had to hold.
         warnings: One line each.
+        checkpoint: Where the state of learning was kept, removed by ``save``; or None.
     """
 
     hardened: onnx.ModelProto
@@ -35,6 +36,7 @@ class HardenResult:
     report: dict[str, Any]
     gates: tuple[Gate, ...]
     warnings: tuple[str, ...]
+    checkpoint: Path | None = None
 
     @property
     def passed(self) -> bool:
@@ -84,4 +86,6 @@ class HardenResult:
         if len(files) < len(entries):
             raise OutputError(f"{output}: two outputs would be written to the same file")
         write_files(files, force=force)
+        if self.checkpoint is not None:
+            self.checkpoint.unlink(missing_ok=True)
         return full

@@ -1,0 +1,132 @@
+"""The state of learning on disk, so that a run that was stopped can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmbm_onnx.data.npy import load_member, open_member
+from mmbm_onnx.errors import DataError, OutputError
+from mmbm_onnx.graph.write import write_files
+
+_FORMAT = "mmbm-onnx checkpoint 1"
+_HEADER = "header"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the rest of a run depends on.
+
+    Attributes:
+        values: Plain JSON types.
+        tensors: By name; float32, float64, int64 or uint8.
+    """
+
+    values: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with ``prefix/``, without that."""
+        start = f"{prefix}/"
+        return {
+            name.removeprefix(start): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(start)
+        }
+
+
+@dataclass
+class Checkpoint:
+    """A file that the state of learning is kept in while it lasts.
+
+    Attributes:
+        path: The file; ``.npz`` without pickles.
+        job: What the state depends on (see ``fingerprint``); of another job it is refused.
+        every: Seconds between two states that are written.
+        resume: Whether to go on from the file, if it is there.
+        warnings: Why a state could not be written, one line at most.
+    """
+
+    path: Path
+    job: str
+    every: float = 60.0
+    resume: bool = False
+    warnings: list[str] = field(default_factory=list)
+    _last: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether it is time to write a state."""
+        return not self.warnings and time.monotonic() - self._last >= self.every
+
+    def save(self, state: State) -> None:
+        """Replace the file by a newer state. Learning goes on where that fails, with a warning."""
+        # Names are what the archive's checksums leave out.
+        names = sorted(state.tensors)
+        header = {"format": _FORMAT, "job": self.job, "values": state.values, "names": names}
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in state.tensors.items()}
+        arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        try:
+            write_files({self.path: buffer.getvalue()}, force=True)
+        except OutputError as error:
+            self.warnings.append(f"learning could not be resumed if it were stopped: {error}")
+        self._last = time.monotonic()
+
+    def load(self) -> State | None:
+        """The state to go on from, None without ``resume`` or a file.
+
+        Raises:
+            DataError: The file is no checkpoint, damaged, or of another job.
+        """
+        if not self.resume or not self.path.exists():
+            return None
+        way_out = "delete it to start from the beginning"
+        try:
+            arrays = _read(self.path)
+            header = json.loads(arrays.pop(_HEADER).tobytes())
+            known = header["format"] == _FORMAT
+            job, values = header["job"], header["values"]
+            if sorted(arrays) != header["names"]:
+                raise DataError("an array is missing")
+        except (DataError, OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
+            raise DataError(f"{self.path}: is no checkpoint, or damaged; {way_out}") from None
+        if not known or job != self.job:
+            raise DataError(
+                f"{self.path}: is the checkpoint of another job (another model, clean set, option "
+                f"or version); {way_out}"
+            )
+        return State(values, {name: torch.from_numpy(value) for name, value in arrays.items()})
+
+
+def fingerprint(parts: Iterable[Any], arrays: Iterable[np.ndarray[Any, Any] | None]) -> str:
+    """SHA-256 in hex of plain JSON types, and of arrays by their bytes."""
+    found = hashlib.sha256(json.dumps(list(parts), sort_keys=True).encode())
+    for array in arrays:
+        if array is None:
+            found.update(b"none")
+        else:
+            found.update(f"{array.dtype}{array.shape}".encode())
+            found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    with zipfile.ZipFile(path) as archive:
+        return {
+            info.filename.removesuffix(".npy"): load_member(
+                archive, open_member(archive, info, f"{path}: {info.filename}")
+            )
+            for info in archive.infolist()
+        }
