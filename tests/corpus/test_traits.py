@@ -1,0 +1,116 @@
+"""Every trait, from file to hardened graph and detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from traits import TRAITS, repeated
+
+from mmbm_onnx.errors import ModelError
+from mmbm_onnx.evaluation.predictions import predict, predict_detector
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.execution.parity import check_parity, relative_difference
+from mmbm_onnx.graph.functions import inline_activation_functions
+from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.outputs import with_outputs
+from mmbm_onnx.graph.read import read_model
+from mmbm_onnx.graph.sites import find_sites
+from mmbm_onnx.rewriting.checks import check_signature, check_written
+from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
+from mmbm_onnx.rewriting.harden import insert_bounds
+from mmbm_onnx.rewriting.null import fit_null
+from mmbm_onnx.runtime.batches import run_logits
+from mmbm_onnx.runtime.sessions import Session
+from mmbm_onnx.types import Bounds
+
+SAMPLES = 40
+
+
+@pytest.mark.parametrize("name", TRAITS)
+def test_it_is_read_executed_bounded_and_paired(name: str, tmp_path: Path) -> None:
+    known = TRAITS[name]
+    onnx.save(known.build(), tmp_path / "model.onnx")
+    original = read_model(tmp_path / "model.onnx").proto
+    onnx.checker.check_model(original, full_check=True)
+    proto, _ = inline_activation_functions(original)
+    face = find_interface(proto, logits_name=known.logits)
+    report = find_sites(proto, logits=face.logits)
+    sites = report.sites
+    assert (len(sites), len(report.uncovered)) == (known.sites, known.uncovered), report
+
+    x = np.random.default_rng(0).normal(size=(SAMPLES, *known.shape)).astype(known.dtype)
+    classifier = Classifier(proto, face, sites)
+    check_parity(classifier, proto, x)
+    wide = torch.from_numpy(x)
+    with torch.no_grad():
+        plain, values = classifier.logits(wide, taps=[site.tensor for site in sites])
+    bounds = {}
+    for site in sites:
+        if site.tensor not in values:  # in a branch that no sample takes
+            continue
+        value = values[site.tensor]
+        assert site.channel_axis is not None, site
+        channels = value.movedim(site.channel_axis, 0).flatten(1)
+        bounds[site.tensor] = 0.6 * channels.quantile(0.8, dim=1).clamp_min(1e-3)
+
+    leaves = {name: bound.clone().requires_grad_() for name, bound in bounds.items()}
+    bounded = classifier.logits(wide, leaves)
+    assert relative_difference(bounded.detach().numpy(), plain.numpy()) > 1e-2
+    check_gradients(classifier, wide, leaves)
+
+    arrays = Bounds({name: bound.float().numpy() for name, bound in bounds.items()})
+    hardened = insert_bounds(proto, sites, arrays)
+    check_written(hardened)
+    check_signature(proto, hardened)
+    session = Session(with_outputs(hardened, [face.logits]), threads=1)
+    found = run_logits(session, face, x)
+    assert relative_difference(found, bounded.detach().numpy()) <= known.tolerance
+
+    before = predict(Session(original, threads=1), face, x)
+    null = fit_null(np.linspace(-1, 2, 99).astype(np.float32), 0.3)
+    detector = build_detector(proto, face, sites, arrays, null)
+    check_written(detector)
+    check_signature(proto, detector, DETECTOR_OUTPUTS)
+    verdicts = predict_detector(Session(detector, threads=1), face, x)
+    kept = ~verdicts.flagged
+    assert kept.any()
+    assert np.array_equal(verdicts.outputs[face.output][kept], before.outputs[face.output][kept])
+    assert np.array_equal(verdicts.suspected, before.classes)
+    assert (verdicts.classes[~kept] != before.classes[~kept]).all()
+
+
+def check_gradients(
+    classifier: Classifier, x: torch.Tensor, leaves: dict[str, torch.Tensor]
+) -> None:
+    """Autograd's slope along a random direction is the one that finite differences find."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(classifier.logits(x).shape, generator=generator)
+
+    def value(step: float) -> torch.Tensor:
+        moved = {name: leaf + step * ways[name] for name, leaf in leaves.items()}
+        return (classifier.logits(x, moved) * weights).sum().double()
+
+    ways = {
+        name: leaf.detach() * torch.rand(leaf.shape, generator=generator)
+        for name, leaf in leaves.items()
+    }
+    gradients = torch.autograd.grad(value(0.0), list(leaves.values()))
+    slope = sum(
+        float((gradient * ways[name]).sum())
+        for (name, _), gradient in zip(leaves.items(), gradients, strict=True)
+    )
+    with torch.no_grad():
+        measured = float(value(1e-3) - value(-1e-3)) / 2e-3
+    assert slope == pytest.approx(measured, rel=0.05, abs=0.02)
+    assert all(bool((gradient != 0).any()) for gradient in gradients)
+
+
+def test_repeated_node_names_are_what_onnx_runtime_itself_refuses() -> None:
+    with pytest.raises(
+        ModelError, match=r"two nodes with same node name.*give its nodes different"
+    ):
+        Session(repeated(), threads=1)
