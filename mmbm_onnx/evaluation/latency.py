@@ -55,6 +55,9 @@ def measure_latency(
 ) -> tuple[Latency, ...]:
     """Time the graphs in turns, so that a slow moment of the machine falls on all of them.
 
+    Threads that have no work do not spin: those of one graph would slow the next one down, by more
+    than the graphs differ.
+
     Args:
         graphs: Role to graph; the first is what the others are compared with.
         interface: How all of them are fed.
@@ -74,7 +77,8 @@ def measure_latency(
     if not graphs or not sizes or min(sizes) < 1 or seconds <= 0:
         raise OptionError("latency needs a graph, batch sizes of at least 1 and some time")
     sessions = {
-        role: Session(proto, provider=provider, threads=threads) for role, proto in graphs.items()
+        role: Session(proto, provider=provider, threads=threads, spin=False)
+        for role, proto in graphs.items()
     }
     rng = np.random.default_rng(seed)
     results: list[Latency] = []

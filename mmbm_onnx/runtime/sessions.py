@@ -34,6 +34,8 @@ class Session:
         provider: Execution provider, short or full name; None is the CPU.
         threads: Threads within one operator, at least 1; None lets ONNX Runtime choose.
         optimize: Whether ONNX Runtime may fuse and rewrite operators.
+        spin: Whether threads without work wait busily, as they do by default; then the threads
+            of one session take time from another that runs right after it.
         label: What messages call the model; None is its path, if it is a file.
 
     Raises:
@@ -50,6 +52,7 @@ class Session:
         provider: str | None = None,
         threads: int | None = None,
         optimize: bool = True,
+        spin: bool = True,
         label: str | None = None,
     ) -> None:
         if threads is not None and not 1 <= threads <= MOST_THREADS:
@@ -63,6 +66,8 @@ class Session:
         if threads is not None:
             options.intra_op_num_threads = threads
             options.inter_op_num_threads = 1
+        if not spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._where = label or (str(model) if isinstance(model, Path) else "the model")
