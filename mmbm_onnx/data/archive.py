@@ -62,7 +62,7 @@ def read_archive(
                 if name in members
             }
             x = load_member(archive, x_member)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:  # the latter: of a later zip version
         raise DataError(f"{path}: not a .npz archive: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error

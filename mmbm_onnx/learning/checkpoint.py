@@ -22,6 +22,7 @@ from mmbm_onnx.graph.write import write_files
 
 _FORMAT = "mmbm-onnx checkpoint 1"
 _HEADER = "header"
+_DAMAGE = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Checkpoint:
             job, values = header["job"], header["values"]
             if sorted(arrays) != header["names"]:
                 raise DataError("an array is missing")
-        except (DataError, OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
+        except (DataError, *_DAMAGE):
             raise DataError(f"{self.path}: is no checkpoint, or damaged; {way_out}") from None
         if not known or job != self.job:
             raise DataError(

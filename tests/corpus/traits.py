@@ -58,6 +58,7 @@ WEIGHTS = {
     "w2": weight((7, 5, 3, 3), 2),
     "w3": weight((CLASSES, 7), 3).T.copy(),
 }
+SINGLE = WEIGHTS["w3"][:, 2:] - WEIGHTS["w3"][:, 1:2]
 CONVOLUTIONAL = """
     c1 = Conv <pads = [1, 1, 1, 1]> ({x}, w1)
     r1 = Relu (c1)
@@ -231,13 +232,13 @@ def two_logits() -> onnx.ModelProto:
 
 @trait("a single logit behind a sigmoid", uncovered=1)
 def one_logit() -> onnx.ModelProto:
-    weights = {**WEIGHTS, "w3": WEIGHTS["w3"][:, :1]}
+    weights = {**WEIGHTS, "w3": SINGLE}
     return head("y = Sigmoid (logits)", "float[N, 1] y", weights=weights)
 
 
 @trait("a single logit that is named", logits="logits")
 def bare_logit() -> onnx.ModelProto:
-    return plain(outputs="float[N, 1] logits", weights={**WEIGHTS, "w3": WEIGHTS["w3"][:, :1]})
+    return plain(outputs="float[N, 1] logits", weights={**WEIGHTS, "w3": SINGLE})
 
 
 @trait("features and classes beside the logits")
