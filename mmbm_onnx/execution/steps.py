@@ -56,6 +56,8 @@ class Step:
             raise
         except Exception as error:
             text = " ".join(str(error).split())[:300] or type(error).__name__
+            if "can't allocate memory" in text:  # torch's words on the CPU, in a RuntimeError
+                raise MemoryError(f"{self.label}: {text}") from error
             raise ModelError(f"{self.label} failed: {text}") from error
 
     def named(self, result: object) -> dict[str, torch.Tensor]:

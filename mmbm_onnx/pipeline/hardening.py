@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import torch
 
 from mmbm_onnx import __version__
-from mmbm_onnx.errors import NothingToHardenError
+from mmbm_onnx.errors import NothingToHardenError, OptionError
 from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.latency import Latency, measure_latency
@@ -19,7 +19,7 @@ from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import check_parity
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.checkpoint import Checkpoint, fingerprint
-from mmbm_onnx.learning.fit import learn_bounds
+from mmbm_onnx.learning.fit import Learned, learn_bounds
 from mmbm_onnx.learning.settings import Settings
 from mmbm_onnx.learning.statistics import reached_sites
 from mmbm_onnx.pipeline.clock import Clock
@@ -40,6 +40,7 @@ from mmbm_onnx.report.pieces import (
 from mmbm_onnx.types import Granularity, Interface, Samples, Site, Uncovered
 
 _PARITY_SAMPLES = 8
+_SMALLEST_BATCH = 8  # that learning is tried with where memory is short
 _UNREACHED = "lies in a branch that no clean sample takes"
 
 
@@ -77,17 +78,7 @@ class Pipeline:
                 )
             with clock.phase("learn", told=False):
                 sites, unreached = self._reached(classifier, fit, prepared.report.sites)
-                learned = learn_bounds(
-                    classifier,
-                    fit,
-                    sites,
-                    self.settings,
-                    calibration=calibration,
-                    granularity=self.granularity,
-                    seed=self.seed,
-                    progress=clock.progress,
-                    checkpoint=self._checkpoint(prepared),
-                )
+                learned, settings = self._learn(classifier, prepared, sites, clock)
             with clock.phase("write"):
                 written = write_graphs(
                     model=model,
@@ -125,7 +116,7 @@ class Pipeline:
                 model=model,
                 interface=interface,
                 clean_set=prepared.clean_set,
-                method=Method(self.settings.method, self.granularity, self.settings.describe()),
+                method=Method(settings.method, self.granularity, settings.describe()),
                 sites=[
                     summarize_site(
                         site,
@@ -154,6 +145,45 @@ class Pipeline:
             warnings=warnings,
             checkpoint=self.checkpoint,
         )
+
+    def _learn(
+        self, classifier: Classifier, prepared: Prepared, sites: Sequence[Site], clock: Clock
+    ) -> tuple[Learned, Settings]:
+        """The bounds, and the settings they were learned with: where memory does not suffice,
+        those with a smaller batch.
+
+        Raises:
+            OptionError: It suffices for none.
+        """
+        settings = self.settings
+        notes: tuple[str, ...] = ()
+        while True:
+            try:
+                learned = learn_bounds(
+                    classifier,
+                    prepared.fit,
+                    sites,
+                    settings,
+                    calibration=prepared.calibration,
+                    granularity=self.granularity,
+                    seed=self.seed,
+                    progress=clock.progress,
+                    checkpoint=self._checkpoint(prepared),
+                )
+            except (torch.OutOfMemoryError, MemoryError):
+                pass  # and out of the frames that hold tensors
+            else:
+                return replace(learned, warnings=(*notes, *learned.warnings)), settings
+            if settings.batch_size <= _SMALLEST_BATCH:
+                raise OptionError(
+                    f"{self.device} has too little memory to learn with a batch of "
+                    f"{settings.batch_size}; free some, or choose another device"
+                )
+            smaller = max(_SMALLEST_BATCH, settings.batch_size // 2)
+            settings = replace(settings, batch_size=smaller)
+            notes = (f"memory did not suffice: learned with batches of {smaller} samples",)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _checkpoint(self, prepared: Prepared) -> Checkpoint | None:
         if self.checkpoint is None:

@@ -559,3 +559,42 @@ def test_quantized_activations_are_refused_and_quantized_weights_are_not(case):
     with pytest.raises(ModelError, match=r"is quantized \(QuantizeLinear, output 'whole'\).*then"):
         harden(quantized("activations"), case.folder, **QUICK)
     assert harden(quantized("weights"), case.folder, **QUICK).passed
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_where_memory_is_short_batches_get_smaller(case, monkeypatch, error):
+    whole, tried = hardening.learn_bounds, []
+
+    def short(classifier, fit, sites, settings, **options):
+        tried.append(settings.batch_size)
+        if settings.batch_size > 20:
+            raise error
+        return whole(classifier, fit, sites, settings, **options)
+
+    monkeypatch.setattr(hardening, "learn_bounds", short)
+    result = harden(case.model, case.folder, **QUICK)
+    assert tried == [60, 30, 15]
+    assert result.report["method"]["settings"]["batch_size"] == 15
+    assert "memory did not suffice: learned with batches of 15 samples" in result.warnings
+
+
+def test_where_memory_suffices_for_nothing_it_is_told(case, monkeypatch):
+    tried = []
+
+    def never(*arguments, **_):
+        tried.append(arguments[3].batch_size)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to\nallocate 20 GiB")
+
+    monkeypatch.setattr(hardening, "learn_bounds", never)
+    with pytest.raises(OptionError, match="cpu has too little memory to learn with a batch of 8"):
+        harden(case.model, case.folder, **QUICK)
+    assert tried == [60, 30, 15, 8]
+
+
+def test_torch_out_of_memory_on_the_cpu_is_no_fault_of_the_model(case, monkeypatch):
+    proto = planted_images()
+    face = find_interface(proto)
+    network = Classifier(proto, face, find_sites(proto).sites)
+    x = torch.zeros(1, 1, 8, 8).expand(2**40, 1, 8, 8)
+    with pytest.raises(MemoryError, match="allocate"):
+        network.executor.run({face.input: x}, [face.logits])
