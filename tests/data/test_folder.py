@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from data_helpers import interface, save_grey
@@ -182,3 +184,21 @@ def test_folders_cannot_be_a_triggered_set(tmp_path):
     save_grey(tmp_path / "0" / "1.png", 0)
     with pytest.raises(DataError, match=r"a triggered set is an \.npz"):
         read_samples(tmp_path, GREY, triggered=True)
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_a_folder_that_vanishes_while_it_is_read(tmp_path, monkeypatch, after):
+    for name in ("a", "b", "c"):
+        for index in range(2):
+            save_grey(tmp_path / "clean" / name / f"{index}.png", index)
+    real, opened = Image.open, []
+
+    def vanishing(path, **options):
+        if len(opened) == after:
+            shutil.rmtree(tmp_path / "clean")
+        opened.append(path)
+        return real(path, **options)
+
+    monkeypatch.setattr(Image, "open", vanishing)
+    with pytest.raises(DataError, match=r"clean/./.\.png: cannot be read: No such file"):
+        read_samples(tmp_path / "clean", GREY, RAW)
