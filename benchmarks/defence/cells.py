@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -150,3 +150,19 @@ def missing(cells: Iterable[Cell], records: Iterable[dict[str, Any]]) -> list[Ce
     """The cells that no record is of."""
     done = {record["key"] for record in records}
     return [cell for cell in cells if cell.key() not in done]
+
+
+def complete(everything: Sequence[Cell], records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of the cells, without methods that are still to be measured on some victims: a
+    mean over others than the rest has would be compared with theirs.
+
+    What counts as one is a method with so many clean samples, on victims with their attack's own
+    share of poison or on those with others.
+    """
+    found = {record["key"]: record for record in records}
+    groups: dict[tuple[str, int, bool], list[str]] = {}
+    for cell in everything:
+        kind = (cell.method, cell.clean, cell.victim.share is None)
+        groups.setdefault(kind, []).append(cell.key())
+    whole = [keys for keys in groups.values() if all(key in found for key in keys)]
+    return [found[key] for keys in whole for key in keys]

@@ -75,6 +75,21 @@ def test_cells_differ_by_method_and_clean_samples_and_are_not_measured_twice(tmp
     assert cells.missing(wanted, cells.read(file)) == [wanted[0], wanted[2]]
 
 
+def test_methods_that_some_victims_lack_are_not_published() -> None:
+    other = Victim(**{**VICTIM.__dict__, "seed": 1})
+    more = Victim(**{**VICTIM.__dict__, "share": 0.1})
+    everything = [
+        Cell(victim, method, clean)
+        for victim in (VICTIM, other, more)
+        for method, clean in (("none", 500), ("mmac", 500), ("mmac", 100))
+    ]
+    left_out = everything[4]  # mmac with 500 samples on the other one
+    records = [{"key": cell.key()} for cell in everything if cell is not left_out]
+    kept = {record["key"] for record in cells.complete(everything, [*records, {"key": "old"}])}
+    wanted = {cell.key() for cell in everything if cell not in (everything[1], left_out)}
+    assert kept == wanted
+
+
 def test_a_line_cut_short_is_dropped_and_measured_again(tmp_path) -> None:
     file = tmp_path / "r.jsonl"
     cells.append(file, {"key": "a"})
@@ -238,8 +253,7 @@ def test_what_is_published_is_what_the_records_say(tmp_path, monkeypatch) -> Non
 
 @pytest.mark.skipif(not FULL.exists(), reason="the full size has not been run")
 def test_what_is_shipped_comes_from_the_committed_records() -> None:
-    keys = {cell.key() for cell in sizes.full()}
-    records = [found for found in cells.read(FULL) if found["key"] in keys]
+    records = cells.complete(sizes.full(), cells.read(FULL))
     assert json.loads(publish.STATEMENT.read_text()) == publish.statement(records)
     table = publish.README.read_text().split(publish.BEGIN)[1].split(publish.END)[0]
     assert table.strip() == tables.for_readers(records)
