@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,15 @@ def harden(
     outputs = _outputs(model, output, detector_output, report_path)
     if no_detector:
         del outputs["detector_output"]
-    checkpoint = outputs["output"].with_name(f"{outputs['output'].name}.checkpoint")
-    _check(outputs, checkpoint, model, clean, options["preprocess"], force=force, resume=resume)
+    checkpoint = _checkpoint(outputs["output"])
+    _check(outputs, model, clean, options["preprocess"], force)
 
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
+    from mmbm_onnx.api.arguments import check_checkpoint
+
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, outputs, model, clean, options["preprocess"])
+        if not resume:
+            check_checkpoint(checkpoint, restart=force)
 
     import mmbm_onnx
     from mmbm_onnx.errors import OutputError
@@ -172,7 +177,8 @@ def harden(
             preprocessing=preprocessing,
             progress=progress,
             checkpoint=checkpoint,
-            resume=resume,
+            resume=resume and checkpoint is not None,
+            restart=force,
             **options,
         )
     report = result.save(force=force, **outputs)
@@ -202,24 +208,29 @@ def _outputs(
     }
 
 
-def _check(
-    outputs: dict[str, Path],
-    checkpoint: Path,
-    model: Path,
-    clean: Path,
-    preprocess: Path | None,
-    *,
-    force: bool,
-    resume: bool,
+def _checkpoint(output: Path) -> Path | None:
+    """Where the state of learning is kept; None where there is no name for it."""
+    name = f"{output.name}.checkpoint"
+    return output.with_name(name) if output.name and len(os.fsencode(name)) <= 255 else None
+
+
+def _check_checkpoint(
+    checkpoint: Path, outputs: dict[str, Path], model: Path, clean: Path, preprocess: Path | None
 ) -> None:
     from mmbm_onnx.errors import OutputError
+
+    others = [*outputs.values(), model, clean, *([preprocess] if preprocess is not None else [])]
+    if checkpoint.resolve() in [path.resolve() for path in others]:
+        raise OutputError(
+            f"{checkpoint}: is where the state of learning is kept; choose another name"
+        )
+
+
+def _check(
+    outputs: dict[str, Path], model: Path, clean: Path, preprocess: Path | None, force: bool
+) -> None:
     from mmbm_onnx.graph.write import check_targets
 
-    if checkpoint.exists() and not resume and not force:
-        raise OutputError(
-            f"{checkpoint}: is there from a run that was stopped; go on with --resume, or start "
-            "again with --force"
-        )
     targets = list(outputs.values())
     inputs = [path for path in (model, clean, preprocess) if path is not None]
     if model.is_dir():

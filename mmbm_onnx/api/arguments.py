@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import operator
+import os
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
-from mmbm_onnx.errors import OptionError
+from mmbm_onnx.data.state_file import is_checkpoint
+from mmbm_onnx.errors import OptionError, OutputError
 
 MOST_SEED = 2**63 - 1
 """What torch's generators take as a seed without reading it as a negative number."""
@@ -59,3 +62,24 @@ def texts(**arguments: Any) -> None:
     for name, value in arguments.items():
         if value is not None and not isinstance(value, str):
             raise OptionError(f"{name} is {value!r}, expected text or None")
+
+
+def check_checkpoint(path: Path, *, restart: bool) -> None:
+    """Whether a new run may keep its state in a file.
+
+    Args:
+        path: The file, there or not.
+        restart: Whether a checkpoint that is there may be replaced.
+
+    Raises:
+        OutputError: A checkpoint is there and may not, or something else is.
+    """
+    if not os.path.lexists(path):
+        return
+    if not is_checkpoint(path):
+        raise OutputError(f"{path}: exists and is no checkpoint, which would be kept there")
+    if not restart:
+        raise OutputError(
+            f"{path}: is there from a run that was stopped; go on with --resume (resume=True), or "
+            "start again with --force (restart=True)"
+        )

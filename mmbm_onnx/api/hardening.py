@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmbm_onnx.api.arguments import MOST_SEED, fraction, texts, whole
+from mmbm_onnx.api.arguments import MOST_SEED, check_checkpoint, fraction, texts, whole
 from mmbm_onnx.api.sources import (
     ModelSource,
     SampleSource,
@@ -15,7 +15,7 @@ from mmbm_onnx.api.sources import (
     preprocessing_or_none,
 )
 from mmbm_onnx.data import Preprocessing
-from mmbm_onnx.errors import OptionError, OutputError
+from mmbm_onnx.errors import OptionError
 from mmbm_onnx.types import Granularity, Progress
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def harden(
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     resume: bool = False,
+    restart: bool = False,
 ) -> HardenResult:
     """Learn bounds from clean samples and write them into the graph.
 
@@ -83,12 +84,14 @@ def harden(
         checkpoint_every: Seconds between two states; 0 for one every epoch.
         resume: Go on from the checkpoint, if it is there. On the CPU the result is, bit for bit,
             that of a run that was not stopped.
+        restart: Start again although there is a checkpoint, which is replaced.
 
     Raises:
         ModelError: The model cannot be read, run or exported, or is hardened already.
         DataError: The clean set cannot be used.
         OptionError: An option is out of range or does not fit.
-        OutputError: There is a checkpoint, and it is not to be gone on from.
+        OutputError: There is a checkpoint, and it is neither to be gone on from nor to be
+            replaced; or a file of its name that is none.
         ParityError: torch and ONNX Runtime disagree on the model.
         NothingToHardenError: No activation takes a bound.
         RewriteError: A written graph failed its checks.
@@ -112,10 +115,8 @@ def harden(
         raise OptionError("resume needs a checkpoint")
     if not checkpoint_every >= 0:
         raise OptionError(f"checkpoint_every is {checkpoint_every}, expected 0 or more seconds")
-    if where is not None and where.exists() and not resume:
-        raise OutputError(
-            f"{where}: is there from a run that was stopped; resume it, or delete the file"
-        )
+    if where is not None and not resume:
+        check_checkpoint(where, restart=restart)
     if progress is not None and not callable(progress):
         raise OptionError(f"progress is {progress!r}, expected a function or None")
     if not isinstance(device, str):

@@ -15,6 +15,8 @@ from mmbm_onnx.evaluation.gates import Gate, at_least, at_most, holds
 from mmbm_onnx.evaluation.predictions import Verdicts
 from mmbm_onnx.types import BoolArray, IntArray
 
+_ROUNDING = 1e-2  # of the largest score
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -84,7 +86,11 @@ def quality_gates(
 
 
 def detector_gates(
-    after: Figures, original: Answers, detector: Answers, limits: Limits
+    after: Figures,
+    original: Answers,
+    detector: Answers,
+    limits: Limits,
+    hardened: Answers | None = None,
 ) -> list[Gate]:
     """Unflagged rows bit-identical, statements that fit the outputs, false positives.
 
@@ -93,16 +99,22 @@ def detector_gates(
         original: Answers of the original.
         detector: Answers of the detector.
         limits: What is asked for.
+        hardened: Answers of the hardened graph, whose decision a flagged class that stays must be.
     """
     differing, wrong, message = 0, 0, "unflagged samples whose outputs differ in any bit"
-    for base, verdicts in zip(original.sets, detector.sets, strict=True):
+    bounded = [None] * len(original.sets) if hardened is None else hardened.sets
+    for base, verdicts, given in zip(original.sets, detector.sets, bounded, strict=True):
         assert isinstance(verdicts, Verdicts)
         try:
             rows = rows_that_differ(base.outputs, verdicts.outputs)
         except ValueError as error:
             return [holds("detector_unflagged_identical", False, str(error))]
         differing += int((rows & ~verdicts.flagged).sum())
-        wrong += int((~_truthful(base.scores, verdicts)).sum())
+        truthful = _truthful(base.scores, verdicts)
+        if given is not None:
+            stays = verdicts.flagged & (verdicts.corrected == verdicts.suspected)
+            truthful &= ~stays | _nearly_answers_with(given.scores, verdicts.suspected)
+        wrong += int((~truthful).sum())
     gates = [
         at_most("detector_unflagged_identical", differing, 0, unit="count", message=message),
         at_most(
@@ -142,6 +154,17 @@ def _truthful(original: npt.NDArray[Any], verdicts: Verdicts) -> BoolArray:
     stated: BoolArray = verdicts.flagged | (verdicts.corrected == verdicts.suspected)
     told = _answers_with(original, verdicts.suspected)
     return stated & told & _answers_with(verdicts.scores, verdicts.corrected)
+
+
+def _nearly_answers_with(output: npt.NDArray[Any], classes: IntArray) -> BoolArray:
+    """As ``_answers_with``, but for what another runtime graph rounds differently."""
+    if output.ndim == 1:
+        return np.asarray(output == classes)
+    inside = (classes >= 0) & (classes < output.shape[1])
+    values = output.astype(np.float64)
+    picked = values[np.arange(len(output)), np.where(inside, classes, 0)]
+    room = _ROUNDING * np.abs(values).max(axis=1)
+    return np.asarray(inside & (picked >= values.max(axis=1) - room))
 
 
 def _answers_with(output: npt.NDArray[Any], classes: IntArray) -> BoolArray:

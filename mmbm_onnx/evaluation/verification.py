@@ -175,10 +175,11 @@ def verify_graphs(
     before = original_figures(base, samples, triggered)
     gates, bounds = structure_gates("hardened", original, hardened)
     after: dict[str, Figures] = {}
+    bounded: Answers | None = None
     if _runnable(gates):
-        answers, _ = answer(hardened)
-        after["hardened"] = defended_figures(base, answers, samples, triggered)
-        gates += quality_gates("hardened", before, after["hardened"], (base, answers), limits)
+        bounded, _ = answer(hardened)
+        after["hardened"] = defended_figures(base, bounded, samples, triggered)
+        gates += quality_gates("hardened", before, after["hardened"], (base, bounded), limits)
         gates.append(
             hardened_effective(
                 original.proto,
@@ -198,7 +199,7 @@ def verify_graphs(
             assert isinstance(answers.clean, Verdicts)
             after["detector"] = defended_figures(base, answers, samples, triggered)
             judged += quality_gates("detector", before, after["detector"], (base, answers), limits)
-            judged += detector_gates(after["detector"], base, answers, limits)
+            judged += detector_gates(after["detector"], base, answers, limits, bounded)
             judged.append(detector_threshold(detector.proto, answers.clean))
         gates += judged
     last = "hardened" if detector is None else "detector"

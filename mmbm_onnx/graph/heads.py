@@ -3,7 +3,7 @@ value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -59,6 +59,17 @@ def behind_head(output: str, proto: onnx.ModelProto, types: Mapping[str, onnx.Ty
         tail = Tail(output, node.input[0], head)
         return Tail(output, node.input[0], head, _problem(node, tail, proto, types))
     return Tail(output, output, "logits")
+
+
+def same_values(output: str, proto: onnx.ModelProto) -> Iterator[str]:
+    """A tensor and those that it has its values from, in another shape or type at most."""
+    made_by = producers(proto.graph)
+    yield output
+    while (node := made_by.get(output)) is not None and node.domain in STANDARD_DOMAINS:
+        if node.op_type not in _SAME_VALUE | _OTHER_SHAPE:
+            return
+        output = node.input[0]
+        yield output
 
 
 def is_column(kind: onnx.TypeProto | None) -> bool:

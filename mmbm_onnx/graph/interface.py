@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError
-from mmbm_onnx.graph.heads import Tail, behind_head, is_column
+from mmbm_onnx.graph.heads import Tail, behind_head, is_column, same_values
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_of, value_types
 from mmbm_onnx.types import Interface
@@ -174,8 +174,23 @@ def _named_logits(proto: onnx.ModelProto, types: Types, name: str, label: str) -
     single = shape is not None and shape[1] == 1
     for output in outputs:
         if name in ancestors(proto.graph, [output]):
-            return Tail(output, name, "logit" if single else "logits")
+            if single:
+                return _single(output, name, proto, label)
+            return Tail(output, name, "logits")
     raise OptionError(f"{label}: no output of the graph depends on {name!r}")
+
+
+def _single(output: str, logit: str, proto: onnx.ModelProto, label: str) -> Tail:
+    """The tail of an output that is the single logit itself; of any other what it decides by is
+    not known."""
+    tensor = output
+    for tensor in same_values(output, proto):
+        if tensor == logit:
+            return Tail(output, logit, "logit")
+    raise ModelError(
+        f"{label}: output {output!r} is neither the single logit {logit!r} nor its Sigmoid, so "
+        "what it decides by is not known; end the model with one of them"
+    )
 
 
 def _usable(tail: Tail, label: str) -> Tail:

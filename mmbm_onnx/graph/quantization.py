@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from mmbm_onnx.graph.walk import ancestors, graphs
+from mmbm_onnx.graph.walk import ancestors, graphs, subgraphs
 
 _OF_ACTIVATIONS = frozenset(
     {
@@ -32,9 +32,17 @@ def quantizing_node(proto: onnx.ModelProto, logits: str) -> onnx.NodeProto | Non
         logits: Name of the logits.
     """
     needed = ancestors(proto.graph, [logits])
-    for _, graph in graphs(proto.graph):
-        for node in graph.node:
-            inside = graph is not proto.graph or not needed.isdisjoint(node.output)
-            if node.op_type in _OF_ACTIVATIONS and inside:
-                return node
+    fed = {info.name for info in proto.graph.input}
+    fed -= {tensor.name for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if needed.isdisjoint(node.output):
+            continue
+        if node.op_type in _OF_ACTIVATIONS and fed & ancestors(proto.graph, node.input[:1]):
+            return node
+        inner = [held for entry in node.attribute for held in subgraphs(entry)]
+        for held in inner:
+            for _, graph in graphs(held):
+                for found in graph.node:
+                    if found.op_type in _OF_ACTIVATIONS:
+                        return found
     return None

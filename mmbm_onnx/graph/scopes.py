@@ -100,7 +100,7 @@ class Scope:
         """The constant that a name stands for, through Identity and Cast, or None."""
         while name not in self.values:
             node = self.producers.get(name)
-            if node is None or node.op_type not in ("Identity", "Cast"):
+            if node is None or not _changes_nothing(node):
                 return None
             name = node.input[0]
         return self.values[name]
@@ -119,7 +119,7 @@ class Scope:
         stack = [name]
         while stack:
             for node in self.consumers.get(stack.pop(), ()):
-                if node.op_type in ("Identity", "Cast"):
+                if _changes_nothing(node):
                     stack.extend(node.output)
                 else:
                     found.append(node)
@@ -128,7 +128,7 @@ class Scope:
     def maker(self, name: str) -> onnx.NodeProto | None:
         """The node that computes a tensor, looking through Identity and Cast, or None."""
         node = self.producers.get(name)
-        while node is not None and node.op_type in ("Identity", "Cast"):
+        while node is not None and _changes_nothing(node):
             node = self.producers.get(node.input[0])
         return node
 
@@ -153,6 +153,10 @@ def outermost(proto: onnx.ModelProto) -> Scope:
         consumers=_consumers(graph),
         batch=symbols[0] if symbols and isinstance(symbols[0], str) else None,
     )
+
+
+def _changes_nothing(node: onnx.NodeProto) -> bool:
+    return node.op_type in ("Identity", "Cast") and node.domain in STANDARD_DOMAINS
 
 
 def _consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

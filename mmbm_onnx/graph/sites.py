@@ -127,6 +127,8 @@ class _Search:
             return "its element type cannot be told"
         if element not in FLOATS:
             return "its element type is not floating point"
+        if scope.is_fixed(tensor):
+            return "it depends on no input"
         if tensor in self._repeated:
             return "its tensor name is used in several subgraphs"
         if not scope.runs_once:

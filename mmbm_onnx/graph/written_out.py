@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from mmbm_onnx.graph.scopes import Scope
-from mmbm_onnx.graph.walk import STANDARD_DOMAINS
+from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs, subgraphs
 
 _LIMITED = frozenset({"Erf", "Sigmoid", "HardSigmoid", "Tanh"})
 _FROM_BOTH_SIDES = frozenset({"Clip", "Max", "Min", "Relu"})
@@ -49,7 +49,8 @@ class WrittenOut:
 def written_out(scope: Scope) -> WrittenOut:
     """Find them all in a graph, not in its subgraphs."""
     found = WrittenOut()
-    outputs = {info.name for info in scope.graph.output}
+    # What is read from outside: the graph's outputs, and what subgraphs capture.
+    outputs = {info.name for info in scope.graph.output} | _captured(scope.graph)
     for node in scope.graph.node:
         if node.domain not in STANDARD_DOMAINS or node.op_type not in _FORMS:
             continue
@@ -58,7 +59,10 @@ def written_out(scope: Scope) -> WrittenOut:
             continue
         name, inner = read
         end = node.output[0]
-        found.inside.update({made.output[0]: name for made in inner})
+        parts = [*inner, node]
+        for made in inner:
+            if _read_only_by(made.output[0], parts, outputs, scope):
+                found.inside[made.output[0]] = name
         for scaled in _scalings(end, outputs, scope):
             found.inside[end] = name
             end = scaled
@@ -66,6 +70,22 @@ def written_out(scope: Scope) -> WrittenOut:
     for tensor in found.inside:
         found.ends.pop(tensor, None)  # what is part of another is none of its own
     return found
+
+
+def _captured(graph: onnx.GraphProto) -> set[str]:
+    """Names that subgraphs read, their own ones among them."""
+    inner = [held for node in graph.node for entry in node.attribute for held in subgraphs(entry)]
+    every = [found for held in inner for _, found in graphs(held)]
+    names = {name for found in every for node in found.node for name in node.input}
+    return names | {info.name for found in every for info in found.output}
+
+
+def _read_only_by(
+    tensor: str, parts: list[onnx.NodeProto], outputs: set[str], scope: Scope
+) -> bool:
+    made = {name for part in parts for name in part.output}
+    readers = scope.consumers.get(tensor, [])
+    return tensor not in outputs and all(made.intersection(node.output) for node in readers)
 
 
 def _product(node: onnx.NodeProto, scope: Scope) -> _Read | None:
@@ -87,11 +107,28 @@ def _larger(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     first, second = node.input
     for value, other in ((first, second), (second, first)):
         if scope.number(other) == 0 and scope.number(value) is None:
-            return "Relu", []
+            return None if _under_a_root(node.output[0], scope) else ("Relu", [])
         multiples = _multiples(other, scope)
-        if value in multiples[1:]:
+        if value in multiples[1:] and all(_positive(name, scope) for name in multiples[:-1]):
             return "LeakyRelu", _makers(multiples, value, scope)
     return None
+
+
+def _under_a_root(tensor: str, scope: Scope) -> bool:
+    """Whether a square root is taken of a tensor, or of it and a little more: a variance."""
+    readers = scope.readers(tensor)
+    sums = [node for node in readers if node.op_type == "Add"]
+    readers += [reader for node in sums for reader in scope.readers(node.output[0])]
+    return any(node.op_type == "Sqrt" for node in readers)
+
+
+def _positive(name: str, scope: Scope) -> bool:
+    """Whether a multiple is made with a scalar above zero."""
+    node = scope.producers.get(name)
+    if node is None or node.op_type not in ("Mul", "Div"):
+        return True
+    numbers = [scope.number(source) for source in node.input]
+    return all(number is None or number > 0 for number in numbers)
 
 
 def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
@@ -121,10 +158,16 @@ def _makers(multiples: list[str], source: str, scope: Scope) -> list[onnx.NodePr
     return [scope.producers[name] for name in multiples[: multiples.index(source)]]
 
 
+def _maker(name: str, scope: Scope) -> onnx.NodeProto | None:
+    """The node of the ONNX standard that makes a tensor."""
+    node = scope.producers.get(name)
+    return node if node is not None and node.domain in STANDARD_DOMAINS else None
+
+
 def _multiples(name: str, scope: Scope) -> list[str]:
     """A tensor and those that it is a scalar multiple of, nearest first."""
     found = [name]
-    while len(found) < _MOST_NODES and (node := scope.producers.get(found[-1])) is not None:
+    while len(found) < _MOST_NODES and (node := _maker(found[-1], scope)) is not None:
         if node.op_type in _SAME:
             found.append(node.input[0])
         elif node.op_type in ("Mul", "Div") and (rest := _beside_scalar(node, scope)):
@@ -153,7 +196,7 @@ def _made_of(name: str, source: str, scope: Scope) -> list[onnx.NodeProto] | Non
         if tensor == source:
             reached = True
         elif tensor and tensor not in nodes and scope.number(tensor) is None:
-            node = scope.producers.get(tensor)
+            node = _maker(tensor, scope)
             if node is None or node.op_type not in _ELEMENTWISE or len(nodes) == _MOST_NODES:
                 return None
             nodes[tensor] = node
@@ -164,9 +207,31 @@ def _made_of(name: str, source: str, scope: Scope) -> list[onnx.NodeProto] | Non
 def _limits(nodes: list[onnx.NodeProto]) -> bool:
     """Whether what these compute is limited from above and below, as far as can be told."""
     kinds = {node.op_type for node in nodes}
-    if kinds & _LIMITED:
-        return True
+    if kinds & {"Sigmoid", "HardSigmoid"}:
+        return not _subtracted(nodes)
+    if kinds & {"Erf", "Tanh"}:
+        # Alone they are odd, and x times them even: part of an activation at most.
+        return bool(kinds & {"Softplus", "Log"}) or _raised(nodes)
     return "Clip" in kinds or {"Relu", "Min"} <= kinds or {"Max", "Min"} <= kinds
+
+
+def _raised(nodes: list[onnx.NodeProto]) -> bool:
+    """Whether a scalar is added to what Erf or Tanh gives, or a multiple of it."""
+    reached = {node.output[0] for node in nodes if node.op_type in ("Erf", "Tanh")}
+    for _ in nodes:
+        for node in nodes:
+            if reached.intersection(node.input):
+                if node.op_type in ("Add", "Sum"):
+                    return True
+                if node.op_type in {"Mul", "Div"} | _SAME:
+                    reached.add(node.output[0])
+    return False
+
+
+def _subtracted(nodes: list[onnx.NodeProto]) -> bool:
+    """Whether a sigmoid is subtracted from something: it then falls where x rises."""
+    made = {node.output[0] for node in nodes if node.op_type in ("Sigmoid", "HardSigmoid")}
+    return any(node.op_type == "Sub" and node.input[1] in made for node in nodes)
 
 
 def _name(nodes: list[onnx.NodeProto]) -> str:
@@ -186,6 +251,8 @@ def _scalings(tensor: str, outputs: set[str], scope: Scope) -> Iterator[str]:
     while tensor not in outputs:
         readers = scope.consumers.get(tensor, [])
         if len(readers) != 1 or readers[0].op_type not in ("Mul", "Div"):
+            return
+        if readers[0].domain not in STANDARD_DOMAINS:
             return
         if _beside_scalar(readers[0], scope) != tensor:
             return

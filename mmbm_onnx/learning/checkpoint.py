@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmbm_onnx.data.npy import load_member, open_member
+from mmbm_onnx.data.state_file import pack, unpack
 from mmbm_onnx.errors import DataError, OutputError
 from mmbm_onnx.graph.write import write_files
-
-_FORMAT = "mmbm-onnx checkpoint 1"
-_HEADER = "header"
-_DAMAGE = (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +66,11 @@ class Checkpoint:
 
     def save(self, state: State) -> None:
         """Replace the file by a newer state. Learning goes on where that fails, with a warning."""
-        # Names are what the archive's checksums leave out.
-        names = sorted(state.tensors)
-        header = {"format": _FORMAT, "job": self.job, "values": state.values, "names": names}
+        header = {"job": self.job, "values": state.values}
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in state.tensors.items()}
-        arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
+        content = pack(header, arrays)
         try:
-            write_files({self.path: buffer.getvalue()}, force=True)
+            write_files({self.path: content}, force=True)
         except OutputError as error:
             self.warnings.append(f"learning could not be resumed if it were stopped: {error}")
         self._last = time.monotonic()
@@ -95,20 +85,16 @@ class Checkpoint:
             return None
         way_out = "delete it to start from the beginning"
         try:
-            arrays = _read(self.path)
-            header = json.loads(arrays.pop(_HEADER).tobytes())
-            known = header["format"] == _FORMAT
-            job, values = header["job"], header["values"]
-            if sorted(arrays) != header["names"]:
-                raise DataError("an array is missing")
-        except (DataError, *_DAMAGE):
-            raise DataError(f"{self.path}: is no checkpoint, or damaged; {way_out}") from None
-        if not known or job != self.job:
+            header, arrays = unpack(self.path)
+        except DataError as error:
+            raise DataError(f"{error}; {way_out}") from None
+        if header.get("job") != self.job:
             raise DataError(
                 f"{self.path}: is the checkpoint of another job (another model, clean set, option "
                 f"or version); {way_out}"
             )
-        return State(values, {name: torch.from_numpy(value) for name, value in arrays.items()})
+        tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        return State(header["values"], tensors)
 
 
 def fingerprint(parts: Iterable[Any], arrays: Iterable[np.ndarray[Any, Any] | None]) -> str:
@@ -121,13 +107,3 @@ def fingerprint(parts: Iterable[Any], arrays: Iterable[np.ndarray[Any, Any] | No
             found.update(f"{array.dtype}{array.shape}".encode())
             found.update(np.ascontiguousarray(array).view(np.uint8).data)
     return found.hexdigest()
-
-
-def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    with zipfile.ZipFile(path) as archive:
-        return {
-            info.filename.removesuffix(".npy"): load_member(
-                archive, open_member(archive, info, f"{path}: {info.filename}")
-            )
-            for info in archive.infolist()
-        }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmbm_onnx.errors import DataError
+from mmbm_onnx.errors import DataError, ModelError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.learning.attackers import Attackers, NoiseAttackers
 from mmbm_onnx.learning.checkpoint import Checkpoint, State
@@ -337,6 +337,11 @@ class _Loop:
         for batch in torch.split(order, self.settings.batch_size):
             fidelity, divergence, penalty, right = self._losses(batch)
             loss = fidelity + divergence + weight * penalty
+            if not loss.requires_grad:
+                raise ModelError(
+                    "no gradient of the logits reaches a bound: something between them has none, "
+                    "such as a Cast to integers; take it out of the model"
+                )
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()

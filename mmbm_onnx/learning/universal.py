@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from mmbm_onnx.errors import ModelError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.settings import Settings
@@ -150,6 +151,11 @@ class UniversalAttackers:
         x = self._x[self._others(targets)] + patterns.repeat_interleave(per_pattern, 0)
         logits = self._classifier.logits(x.clamp(self._low, self._high), bounds)
         reached = margins(logits, targets).clamp_max(self._enough).sum()
+        if not reached.requires_grad:
+            raise ModelError(
+                "no gradient of the logits reaches the input: something between them has none, "
+                "such as a Cast to integers; take it out of the model"
+            )
         (gradient,) = torch.autograd.grad(reached, patterns)
         norms = self.norms[part]
         moved = self.patterns[part] + _STEP * norms * gradient / _norm(gradient)

@@ -192,6 +192,8 @@ class Pipeline:
             __version__,
             torch.__version__,
             prepared.model.sha256,
+            [prepared.interface.input, prepared.interface.output, prepared.interface.logits],
+            prepared.interface.head,
             [site.tensor for site in prepared.report.sites],
             self.settings.describe(),
             self.granularity,

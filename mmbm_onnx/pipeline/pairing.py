@@ -16,6 +16,7 @@ from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
 from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
 from mmbm_onnx.execution.parity import HALF_TOLERANCE
 from mmbm_onnx.graph.provenance import stamp
+from mmbm_onnx.graph.walk import ancestors
 from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.settings import Score
 from mmbm_onnx.pipeline.runner import Runner
@@ -127,7 +128,7 @@ class Pairing:
         )
         steady = scoring.evidence is not None
         null = fit_null(scoring.scores, false_positive_rate, steady=steady)
-        told = [*warnings, *scoring.warnings]
+        told = [*warnings, *scoring.warnings, *self._left_alone()]
         if null.kind == "gaussian":
             told.append(
                 f"{len(null.scores)} clean scores are too few for a distribution-free threshold "
@@ -141,6 +142,20 @@ class Pairing:
             answers=scoring.verdicts(null, *answers),
             warnings=tuple(told),
         )
+
+    def _left_alone(self) -> list[str]:
+        """A warning for each output that bounds change and the detector does not correct."""
+        graph = self.proto.graph
+        found = []
+        for output in graph.output:
+            behind = ancestors(graph, [output.name])
+            bounded = any(site.tensor in behind for site in self.sites)
+            if bounded and self.interface.logits not in behind:
+                found.append(
+                    f"output {output.name!r} does not depend on the logits "
+                    f"{self.interface.logits!r}: the detector never corrects it"
+                )
+        return found
 
     def _write(self, null: Null, scoring: Scoring) -> onnx.ModelProto:
         """The graph, with a shared prefix unless that changes a bit of an unflagged output."""

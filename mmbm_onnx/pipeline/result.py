@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from mmbm_onnx.data.state_file import is_checkpoint
 from mmbm_onnx.errors import OutputError
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.graph.write import write_files
@@ -86,6 +88,7 @@ class HardenResult:
         if len(files) < len(entries):
             raise OutputError(f"{output}: two outputs would be written to the same file")
         write_files(files, force=force)
-        if self.checkpoint is not None:
-            self.checkpoint.unlink(missing_ok=True)
+        if self.checkpoint is not None and is_checkpoint(self.checkpoint):
+            with contextlib.suppress(OSError):
+                self.checkpoint.unlink()
         return full

@@ -17,7 +17,7 @@ from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.detector import build_probe
 from mmbm_onnx.rewriting.evidence import FEWEST, Evidence, fit_evidence
 from mmbm_onnx.rewriting.null import Null, flags
-from mmbm_onnx.types import BoolArray, Interface, Samples, Site
+from mmbm_onnx.types import BoolArray, IntArray, Interface, Samples, Site
 
 _MOST = 4000  # clean samples that evidence is made of; their summaries are held in memory
 
@@ -55,7 +55,7 @@ class Scoring:
         flagged, corrected = flags(null, self.calibration), self.corrected
         stays = np.zeros_like(flagged)
         if self.evidence is not None:
-            stays = (hardened.classes == original.classes) & (corrected.score < self.evidence.usual)
+            stays = _decided(hardened, original.classes) & (corrected.score < self.evidence.usual)
 
         def rows(which: BoolArray, like: npt.NDArray[Any]) -> BoolArray:
             return which.reshape(-1, *(1,) * (like.ndim - 1))
@@ -151,6 +151,17 @@ def score_clean(
         by_margin,
     )
     return Scoring(evidence, scores, scores[:count], expected, corrected)
+
+
+def _decided(given: Predictions, classes: IntArray) -> BoolArray:
+    """Where a classifier's decisions are these classes, and no other class has an equal score."""
+    same: BoolArray = given.classes == classes
+    if given.scores.ndim == 1:
+        return same
+    own = np.arange(given.scores.shape[1]) == given.classes[:, None]
+    values = given.scores.astype(np.float64)
+    others = np.where(own, -np.inf, values).max(1)
+    return np.asarray(same & (others < values.max(1)))
 
 
 def _first(verdicts: Verdicts, count: int) -> Verdicts:

@@ -541,7 +541,10 @@ def quantized(form: str) -> onnx.ModelProto:
             make("QuantizeLinear", ["image", "scale", "zero"], ["whole"]),
             make("DequantizeLinear", ["whole", "scale", "zero"], ["rounded"]),
         ],
-        "weights": [make("DequantizeLinear", ["zero", "scale", "zero"], ["nothing"])],
+        "weights": [
+            make("QuantizeLinear", ["scale", "scale", "zero"], ["small"]),
+            make("DequantizeLinear", ["zero", "scale", "zero"], ["nothing"]),
+        ],
     }[form]
     for node in proto.graph.node:
         if node.op_type == "Conv":
@@ -598,3 +601,39 @@ def test_torch_out_of_memory_on_the_cpu_is_no_fault_of_the_model(case, monkeypat
     x = torch.zeros(1, 1, 8, 8).expand(2**40, 1, 8, 8)
     with pytest.raises(MemoryError, match="allocate"):
         network.executor.run({face.input: x}, [face.logits])
+
+
+def test_a_gradient_that_ends_on_the_way_is_told(case):
+    proto = planted_images()
+    make = onnx.helper.make_node
+    rounded = [
+        make("Cast", ["image"], ["whole"], to=onnx.TensorProto.INT32),
+        make("Cast", ["whole"], ["rounded"], to=onnx.TensorProto.FLOAT),
+        make("Add", ["image", "rounded"], ["both"]),
+    ]
+    for broken, message in ((rounded[:2], "reaches the input"), (rounded, None)):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        conv = next(node for node in copy.graph.node if node.op_type == "Conv")
+        conv.input[0] = broken[-1].output[0]
+        nodes = [*broken, *copy.graph.node]
+        del copy.graph.node[:]
+        copy.graph.node.extend(nodes)
+        x, y = draw(240, seed=1)
+        clean = (x[:, None].astype(np.float32), y)
+        if message is None:
+            assert harden(copy, clean, **{**QUICK, "epochs": 1})
+        else:
+            with pytest.raises(ModelError, match=message):
+                harden(copy, clean, **{**QUICK, "epochs": 1})
+
+
+def test_outputs_that_the_detector_cannot_correct_are_told_of(case):
+    proto = planted_images()
+    proto.graph.node.append(onnx.helper.make_node("ReduceSum", ["active"], ["energy"], keepdims=0))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("energy", 1, []))
+    found = harden(proto, case.folder, **QUICK)
+    assert [line for line in found.warnings if "energy" in line] == [
+        "output 'energy' does not depend on the logits 'logits': the detector never corrects it"
+    ]
+    assert harden(case.model, case.folder, **QUICK).warnings == ()

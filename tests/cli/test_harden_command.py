@@ -109,6 +109,10 @@ def test_defaults_go_beside_the_model(run, files, api) -> None:
         "epochs": None,
         "batch_size": None,
         "calibration_fraction": 0.5,
+        "checkpoint": files / "original.hardened.onnx.checkpoint",
+        "checkpoint_every": 60.0,
+        "resume": False,
+        "restart": False,
     }
     assert api.result.saved == {
         "output": files / "original.hardened.onnx",
@@ -125,6 +129,7 @@ def test_every_option_reaches_the_api(run, files, api) -> None:
         *("--input", "x", "--logits", "y", "--device", "cpu", "--provider", "cuda"),
         *("--threads", "2", "--seed", "7", "--epochs", "3", "--batch-size", "9"),
         *("--calibration-fraction", "0.25", "-o", files / "a", "--report", files / "b"),
+        *("--checkpoint-every", "5", "--resume"),
     )
     assert result.exit_code == 0, result.output
     api.options.pop("progress")
@@ -145,6 +150,10 @@ def test_every_option_reaches_the_api(run, files, api) -> None:
         "epochs": 3,
         "batch_size": 9,
         "calibration_fraction": 0.25,
+        "checkpoint": files / "a.checkpoint",
+        "checkpoint_every": 5.0,
+        "resume": True,
+        "restart": False,
     }
     assert api.result.saved["output"] == files / "a"
     assert api.result.saved["report"] == files / "b"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import WRITTEN, command, contents, default_signals, mmbm
+from command_line import QUICK, WRITTEN, command, contents, default_signals, mmbm
 from quadrants import Case
 
 CHECKPOINT = "model.hardened.onnx.checkpoint"
@@ -79,3 +79,46 @@ def test_a_damaged_state_is_told_in_one_line(case: Case, killed: Path) -> None:
     done = mmbm(*arguments(case, "--resume"), cwd=killed)
     assert done.status == 2
     assert done.error.startswith(f"{CHECKPOINT}: is no checkpoint, or damaged")
+
+
+def test_no_file_of_the_users_is_taken_for_a_state(case: Case, tmp_path: Path) -> None:
+    shutil.copy(case.model, tmp_path / "model.onnx")
+    shutil.copy(case.model, tmp_path / "a.onnx.checkpoint")
+    (tmp_path / "b.onnx.checkpoint").write_text("precious")
+    (tmp_path / "c.onnx.checkpoint").symlink_to("nowhere")
+    (tmp_path / "d.onnx.checkpoint").mkdir()
+    before = contents(tmp_path)
+    clean = ("--clean-dir", case.npz, "--force", "--epochs", "2")
+    for args, word in [
+        (("a.onnx.checkpoint", *clean, "-o", "a.onnx"), "choose another name"),
+        (("model.onnx", *clean, "-o", "b.onnx"), "is no checkpoint"),
+        (("model.onnx", *clean, "-o", "c.onnx"), "is no checkpoint"),
+        (("model.onnx", *clean, "-o", "d.onnx"), "is no checkpoint"),
+        (("model.onnx", *clean, "-o", "e.onnx", "--report", "e.onnx.checkpoint"), "another name"),
+    ]:
+        done = mmbm("harden", *args, cwd=tmp_path)
+        assert done.status == 2
+        assert word in done.error
+        assert contents(tmp_path) == before
+        assert (tmp_path / "c.onnx.checkpoint").is_symlink()
+
+
+def test_a_run_that_fails_early_leaves_the_state(case: Case, killed: Path) -> None:
+    before = contents(killed)
+    done = mmbm(*arguments(case, "--force", "--logits", "nope"), cwd=killed)
+    assert done.status == 2
+    assert contents(killed) == before
+
+
+def test_an_output_whose_state_has_no_name_is_written_all_the_same(
+    case: Case, tmp_path: Path
+) -> None:
+    shutil.copy(case.model, tmp_path / "model.onnx")
+    name = "x" * 248
+    args = ("harden", "model.onnx", "--clean-dir", case.npz, "-o", name, *QUICK)
+    assert mmbm(*args, cwd=tmp_path).status == 0
+    assert name in contents(tmp_path)
+    for odd in (".", "/", ""):
+        done = mmbm("harden", "model.onnx", "--clean-dir", case.npz, "-o", odd, cwd=tmp_path)
+        assert done.status == 2
+        assert "internal" not in done.stderr

@@ -58,6 +58,16 @@ def test_a_flagged_class_may_stay_but_not_unsaid() -> None:
     assert failing(said) == []
 
 
+def test_a_flagged_class_stays_only_where_the_hardened_graph_decides_for_it() -> None:
+    stays = replace(HONEST, outputs={"y": SCORES}, scores=SCORES, corrected=np.asarray([0, 1, 2]))
+    for scores, passes in ((SCORES, True), (CORRECTED, False)):
+        hardened = Predictions({"y": scores}, scores, scores.argmax(axis=1))
+        gates = detector_gates(
+            Figures(), Answers(ORIGINAL), Answers(stays), Limits(), Answers(hardened)
+        )
+        assert all(gate.passed for gate in gates) == passes
+
+
 def test_of_equal_scores_either_class_may_be_meant() -> None:
     tied = SCORES.copy()
     tied[1, 0] = 3  # ArgMax of the output says 0, of the logits behind it 1

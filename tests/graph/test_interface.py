@@ -217,6 +217,24 @@ def test_a_single_logit_is_found_behind_a_sigmoid(shape: str, body: str) -> None
     assert named == found
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "y = Neg (z)",
+        "y = Exp (z)",
+        "p = Sigmoid (z) y = Mul (p, w)",
+        "t = Add (z, z) y = Sigmoid (t)",
+        "p = Sigmoid (z) y = Clip (p)",
+    ],
+)
+def test_an_output_that_is_not_the_single_logit_is_refused(tail: str) -> None:
+    text = (
+        "(float[N,4] x) => (float[N,1] y) <float[4,1] w4, float[1,1] w> "
+        f"{{ z = MatMul (x, w4) {tail} }}"
+    )
+    assert "nor its Sigmoid" in refusal(ModelError, text, logits_name="z")
+
+
 def test_a_sigmoid_of_no_column_is_refused() -> None:
     text = (
         "(float[4] x) => (float[4] y) { y = Sigmoid (x) }",

@@ -144,3 +144,78 @@ def test_relus_by_max() -> None:
     gate = "a = Add (three, x) r = Max (zero, a) m = Min (six, r)"
     assert sites(f"{gate} y = Neg (m)", zero) == []
     assert sites(f"{gate} y = Mul (m, x)", zero) == [("y", "HardSwish")]
+
+
+def test_what_others_read_as_well_keeps_its_own_bound() -> None:
+    given = ", float three = {3.0}, float six = {6.0}"
+    assert sites("r = Relu (x) m = Min (r, six) h = Mul (x, m) y = Add (h, r)", given) == [
+        ("r", "Relu"),
+        ("h", "HardSwish"),
+    ]
+    assert sites("p = Softplus (x) t = Tanh (p) h = Mul (x, t) y = Add (h, p)") == [
+        ("p", "Softplus"),
+        ("h", "Mish"),
+    ]
+    swish = "s = Sigmoid (x) g = Mul (x, s)"
+    assert sites(f"{swish} u = Sigmoid (g) h = Mul (x, u) y = Add (h, g)") == [
+        ("g", "Swish"),
+        ("h", "Swish"),
+    ]
+
+
+def test_what_a_subgraph_reads_is_not_scaled_out_of_sight() -> None:
+    proto = parse(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x, bool c) => (float[N,4] y)
+        <float two = {2.0}> {
+            s = Sigmoid (x) a = Mul (x, s) b = Mul (a, two)
+            i = If (c) <then_branch = t () => (p) { p = Identity (a) },
+                        else_branch = e () => (q) { q = Neg (a) }>
+            y = Add (b, i)
+        }"""
+    )
+    assert [site.tensor for site in find_sites(proto).sites] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "h = Div (x, two) e = Erf (h) y = Mul (h, e)",  # even: half of a Gelu
+        "e = Tanh (x) y = Mul (x, e)",
+        "n = Neg (x) y = Max (x, n)",
+        "m = Mul (x, minus) y = Max (x, m)",
+        "s = Sigmoid (x) r = Sub (two, s) y = Mul (x, r)",
+        "v = Max (x, zero) r = Sqrt (v) y = Neg (r)",
+        "v = Max (x, zero) a = Add (v, two) r = Sqrt (a) y = Neg (r)",
+    ],
+)
+def test_what_has_the_form_of_one_only_in_part(body: str) -> None:
+    assert sites(body, ", float zero = {0.0}, float minus = {-1.0}") == []
+
+
+def test_operators_of_other_domains_are_not_read() -> None:
+    functions = """
+        <domain: "my", opset_import: ["" : 17]> Sigmoid (v) => (w) { w = Mul (v, v) }
+        <domain: "my", opset_import: ["" : 17]> Div (a, b, c) => (w) { w = Add (a, b) }
+        <domain: "my", opset_import: ["" : 17]> Identity (v) => (w) { w = Sin (v) }
+    """
+    for body in (
+        "s = my.Sigmoid (x) y = Mul (x, s)",
+        "d = my.Div (x, two, two) s = Sigmoid (x) y = Mul (d, s)",
+        "b = my.Identity (x) s = Sigmoid (x) y = Mul (b, s)",
+    ):
+        proto = parse(
+            '<ir_version: 8, opset_import: ["" : 17, "my" : 1]> g (float[N,4] x) => '
+            f"(float[N,4] y) <float two = {{2.0}}> {{ {body} }} {functions}"
+        )
+        assert find_sites(proto).sites == ()
+
+
+def test_what_depends_on_no_input_is_no_site() -> None:
+    proto = parse(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y) '
+        "<float[4] w = {1.0, 2.0, 3.0, 4.0}> { p = Softplus (w) r = Relu (p) s = Sigmoid (w) "
+        "q = Mul (w, s) a = Mul (x, r) y = Mul (a, q) }"
+    )
+    report = find_sites(proto)
+    assert report.sites == ()
+    assert {left.reason for left in report.uncovered} >= {"it depends on no input"}

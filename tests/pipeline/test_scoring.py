@@ -10,7 +10,7 @@ import pytest
 import toy_models
 from onnx import numpy_helper
 
-from mmbm_onnx.evaluation.predictions import predict_detector
+from mmbm_onnx.evaluation.predictions import Predictions, predict_detector
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.learning.fit import Learned
@@ -235,3 +235,11 @@ def test_a_sequence_as_long_as_the_batch_is_no_batch() -> None:
     x = rng.normal(size=(20, 4, 8)).astype(np.float32)
     _, summaries = Runner(face, None, 1, 4).probe(probe, outputs, x)
     assert summaries == {}
+
+
+def test_of_equal_scores_none_is_decided() -> None:
+    scores = np.asarray([[6, 2, 6], [6, 2, 5], [1, 2, 5]], np.float32)
+    given = Predictions({}, scores, scores.argmax(1))
+    assert room._decided(given, np.asarray([0, 0, 1])).tolist() == [False, True, False]
+    named = Predictions({}, np.asarray([3, 4]), np.asarray([3, 4]))
+    assert room._decided(named, np.asarray([3, 3])).tolist() == [True, False]
