@@ -156,7 +156,7 @@ def outermost(proto: onnx.ModelProto) -> Scope:
 
 
 def _changes_nothing(node: onnx.NodeProto) -> bool:
-    return node.op_type in ("Identity", "Cast") and node.domain in STANDARD_DOMAINS
+    return node.op_type in ("Identity", "Cast", "CastLike") and node.domain in STANDARD_DOMAINS
 
 
 def _consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

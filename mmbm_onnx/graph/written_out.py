@@ -24,7 +24,7 @@ from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs, subgraphs
 _LIMITED = frozenset({"Erf", "Sigmoid", "HardSigmoid", "Tanh"})
 _FROM_BOTH_SIDES = frozenset({"Clip", "Max", "Min", "Relu"})
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Neg", "Pow", "Sub", "Sum"})
-_SAME = frozenset({"Cast", "Identity"})
+_SAME = frozenset({"Cast", "CastLike", "Identity"})
 _COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not"})
 _BENT = frozenset({"Elu", "Exp", "Log", "Softplus"})
 _ELEMENTWISE = _LIMITED | _FROM_BOTH_SIDES | _ARITHMETIC | _SAME | _COMPARISONS | _BENT | {"Where"}
@@ -200,7 +200,7 @@ def _made_of(name: str, source: str, scope: Scope) -> list[onnx.NodeProto] | Non
             if node is None or node.op_type not in _ELEMENTWISE or len(nodes) == _MOST_NODES:
                 return None
             nodes[tensor] = node
-            waiting.extend(node.input)
+            waiting.extend(node.input[:1] if node.op_type in _SAME else node.input)
     return list(nodes.values()) if reached else None
 
 

@@ -219,3 +219,12 @@ def test_what_depends_on_no_input_is_no_site() -> None:
     report = find_sites(proto)
     assert report.sites == ()
     assert {left.reason for left in report.uncovered} >= {"it depends on no input"}
+
+
+def test_constants_may_be_cast_to_the_type_of_the_value() -> None:
+    given = ", float three = {3.0}, float six = {6.0}, float zero = {0.0}"
+    cast = "t = CastLike (three, x) s = CastLike (six, x) z = CastLike (zero, x)"
+    assert sites(f"{cast} y = Clip (x, z, s)", given) == [("y", "Clip")]
+    assert sites(f"{cast} y = Max (x, z)", given) == [("y", "Relu")]
+    swish = "a = Add (x, t) k = Clip (a, z, s) g = Div (k, s) b = CastLike (g, x) y = Mul (x, b)"
+    assert sites(f"{cast} {swish}", given) == [("y", "HardSwish")]
