@@ -155,13 +155,8 @@ def harden(
         del outputs["detector_output"]
     checkpoint = _checkpoint(outputs["output"])
     _check(outputs, model, clean, options["preprocess"], force)
-
-    from mmbm_onnx.api.arguments import check_checkpoint
-
     if checkpoint is not None:
         _check_checkpoint(checkpoint, outputs, model, clean, options["preprocess"])
-        if not resume:
-            check_checkpoint(checkpoint, restart=force)
 
     import mmbm_onnx
     from mmbm_onnx.errors import OutputError

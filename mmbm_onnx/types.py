@@ -14,6 +14,7 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 Head = Literal["logits", "softmax", "log_softmax", "logit", "sigmoid"]
+SINGLE_HEADS: tuple[Head, ...] = ("logit", "sigmoid")
 Granularity = Literal["channel", "tensor"]
 
 FLAGGED = "mmbm_flagged"
@@ -112,7 +113,7 @@ class Interface:
     def single(self) -> bool:
         """Whether there is a single logit z, that of class 1: two logits are -z/2 and z/2, whose
         margins, softmax and decision are those of z against 0."""
-        return self.head in ("logit", "sigmoid")
+        return self.head in SINGLE_HEADS
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def detector_gates(
         truthful = _truthful(base.scores, verdicts)
         if given is not None:
             stays = verdicts.flagged & (verdicts.corrected == verdicts.suspected)
-            truthful &= ~stays | _nearly_answers_with(given.scores, verdicts.suspected)
+            truthful &= ~stays | _answers_with(given.scores, verdicts.suspected, _ROUNDING)
         wrong += int((~truthful).sum())
     gates = [
         at_most("detector_unflagged_identical", differing, 0, unit="count", message=message),
@@ -156,21 +156,20 @@ def _truthful(original: npt.NDArray[Any], verdicts: Verdicts) -> BoolArray:
     return stated & told & _answers_with(verdicts.scores, verdicts.corrected)
 
 
-def _nearly_answers_with(output: npt.NDArray[Any], classes: IntArray) -> BoolArray:
-    """As ``_answers_with``, but for what another runtime graph rounds differently."""
-    if output.ndim == 1:
-        return np.asarray(output == classes)
-    inside = (classes >= 0) & (classes < output.shape[1])
-    values = output.astype(np.float64)
-    picked = values[np.arange(len(output)), np.where(inside, classes, 0)]
-    room = _ROUNDING * np.abs(values).max(axis=1)
-    return np.asarray(inside & (picked >= values.max(axis=1) - room))
+def _answers_with(output: npt.NDArray[Any], classes: IntArray, rounding: float = 0.0) -> BoolArray:
+    """Rows whose answer is the class; of equal scores either (a softmax can make two equal).
 
-
-def _answers_with(output: npt.NDArray[Any], classes: IntArray) -> BoolArray:
-    """Rows whose answer is the class; of equal scores either (a softmax can make two equal)."""
+    Args:
+        output: Scores ``(n, classes)``, or classes ``(n,)``.
+        classes: ``(n,)``.
+        rounding: By how much of its largest score a graph may round otherwise.
+    """
     if output.ndim == 1:
         return np.asarray(output == classes)
     inside = (classes >= 0) & (classes < output.shape[1])
     picked = output[np.arange(len(output)), np.where(inside, classes, 0)]
-    return np.asarray(inside & (picked == output.max(axis=1)))
+    least = output.max(axis=1)
+    if rounding:
+        wide = output.astype(np.float64)
+        least = wide.max(axis=1) - rounding * np.abs(wide).max(axis=1)
+    return np.asarray(inside & (picked >= least))

@@ -13,7 +13,7 @@ from mmbm_onnx.errors import ModelError, OptionError
 from mmbm_onnx.graph.heads import Tail, behind_head, is_column, same_values
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_of, value_types
-from mmbm_onnx.types import Interface
+from mmbm_onnx.types import SINGLE_HEADS, Interface
 
 Types = Mapping[str, onnx.TypeProto]
 
@@ -50,7 +50,7 @@ def find_interface(
         tail = _named_logits(proto, types, logits_name, label)
     if source.name not in ancestors(proto.graph, [tail.logits]):
         raise ModelError(f"{label}: {tail.logits!r} does not depend on the input {source.name!r}")
-    single = tail.head in ("logit", "sigmoid")
+    single = tail.head in SINGLE_HEADS
     classes = 2 if single else _classes(tail.logits, types, producers(proto.graph), label)
     _check_output(tail, shape[0], 1 if single else classes, types, label)
     return Interface(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 
 from mmbm_onnx.graph.walk import ancestors, graphs, subgraphs
@@ -39,10 +41,13 @@ def quantizing_node(proto: onnx.ModelProto, logits: str) -> onnx.NodeProto | Non
             continue
         if node.op_type in _OF_ACTIVATIONS and fed & ancestors(proto.graph, node.input[:1]):
             return node
-        inner = [held for entry in node.attribute for held in subgraphs(entry)]
-        for held in inner:
-            for _, graph in graphs(held):
-                for found in graph.node:
-                    if found.op_type in _OF_ACTIVATIONS:
-                        return found
+        for inner in _nodes_inside(node):
+            if inner.op_type in _OF_ACTIVATIONS:
+                return inner
     return None
+
+
+def _nodes_inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a node's subgraphs, at any depth."""
+    tops = [top for entry in node.attribute for top in subgraphs(entry)]
+    return (inner for top in tops for _, graph in graphs(top) for inner in graph.node)

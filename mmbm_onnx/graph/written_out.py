@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from mmbm_onnx.graph.scopes import Scope
-from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs, subgraphs
+from mmbm_onnx.graph.walk import STANDARD_DOMAINS, consumed, subgraphs
 
 _LIMITED = frozenset({"Erf", "Sigmoid", "HardSigmoid", "Tanh"})
 _FROM_BOTH_SIDES = frozenset({"Clip", "Max", "Min", "Relu"})
@@ -50,7 +50,10 @@ def written_out(scope: Scope) -> WrittenOut:
     """Find them all in a graph, not in its subgraphs."""
     found = WrittenOut()
     # What is read from outside: the graph's outputs, and what subgraphs capture.
-    outputs = {info.name for info in scope.graph.output} | _captured(scope.graph)
+    outputs = {info.name for info in scope.graph.output}
+    for node in scope.graph.node:
+        if any(subgraphs(entry) for entry in node.attribute):
+            outputs |= consumed(node)
     for node in scope.graph.node:
         if node.domain not in STANDARD_DOMAINS or node.op_type not in _FORMS:
             continue
@@ -70,14 +73,6 @@ def written_out(scope: Scope) -> WrittenOut:
     for tensor in found.inside:
         found.ends.pop(tensor, None)  # what is part of another is none of its own
     return found
-
-
-def _captured(graph: onnx.GraphProto) -> set[str]:
-    """Names that subgraphs read, their own ones among them."""
-    inner = [held for node in graph.node for entry in node.attribute for held in subgraphs(entry)]
-    every = [found for held in inner for _, found in graphs(held)]
-    names = {name for found in every for node in found.node for name in node.input}
-    return names | {info.name for found in every for info in found.output}
 
 
 def _read_only_by(
@@ -135,7 +130,8 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     """``x if x > a else something(x)``, or the other way round."""
     condition, first, second = node.input
     for value, other in ((first, second), (second, first)):
-        for source in _multiples(value, scope):
+        multiples = _multiples(value, scope)
+        for source in multiples:
             by = _made_of(condition, source, scope)
             nodes = _made_of(other, source, scope)
             if not by or not nodes or not {made.op_type for made in by} & _COMPARISONS:
@@ -149,7 +145,7 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
                 name = "LeakyRelu"
             else:
                 continue
-            return name, [*_makers(_multiples(value, scope), source, scope), *by, *nodes]
+            return name, [*_makers(multiples, source, scope), *by, *nodes]
     return None
 
 
