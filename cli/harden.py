@@ -139,10 +139,11 @@ def harden(
 ) -> int:
     """Learn activation bounds for MODEL on clean samples and write them into its graph.
 
-    MODEL is an ONNX file, or a directory that holds one: a classifier with one floating-point
-    input and one output of logits or probabilities. Three files are written, all or none: the
-    hardened graph, a detector graph that corrects what it flags, and a JSON report. (Only SIGKILL
-    or a power cut while finished files get their names can leave some of them; none in part.)
+    MODEL is an ONNX file, or a directory that holds one: a classifier with one input, of floating
+    point or integers, and one output of logits or probabilities. Three files are written, all or
+    none: the hardened graph, a detector graph that corrects what it flags, and a JSON report.
+    (Only SIGKILL or a power cut while finished files get their names can leave some of them; none
+    in part.)
 
     Learning that takes longer than a minute keeps its state in OUTPUT.checkpoint until the files
     are written. After a kill, the same command with --resume goes on from there; the graphs are

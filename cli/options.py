@@ -126,9 +126,13 @@ def preprocessing_options(command: Command) -> Command:
             type=INPUT,
             metavar="FILE",
             help="JSON that says how images become tensors: preprocessor_config.json of Hugging "
-            "Face, or the names of the options below.  [default: pixels / 255]",
+            "Face, or the names of the options below.  [default: pixels / 255, or as they are for a model of integers]",
         ),
-        click.option("--scale", type=Quotient(), help="Factor on pixels, such as 1/255."),
+        click.option(
+            "--scale",
+            type=Quotient(),
+            help="Factor on pixels, such as 1/255.",
+        ),
         click.option("--mean", type=Numbers(), help="Subtracted after scaling, per channel."),
         click.option("--std", type=Numbers(), help="Divided by after that, per channel."),
         click.option(

@@ -98,6 +98,8 @@ class Interface:
         classes: Number of classes (at least 2).
         head: What lies between ``logits`` and ``output``: nothing, for ``"logits"`` and a single
             ``"logit"``, a softmax of several, or a ``"sigmoid"`` of a single one.
+        start: Of a model that takes integers, the tensor that they are embedded as, which
+            gradients flow to; None where the input itself is floating point.
     """
 
     input: str
@@ -108,6 +110,7 @@ class Interface:
     logits: str
     classes: int
     head: Head = "logits"
+    start: str | None = None
 
     @property
     def single(self) -> bool:

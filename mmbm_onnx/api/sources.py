@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.data import Preprocessing, read_samples
+from mmbm_onnx.data.integers import as_integers, takes_integers
 from mmbm_onnx.errors import DataError, ModelError, OptionError
 from mmbm_onnx.graph.read import OnnxModel, from_proto, read_model
 from mmbm_onnx.types import Interface, Samples
@@ -75,11 +76,14 @@ def load_samples(
         x, y = source
         labels = None if y is None else _labels(_array("y", y))
         array = _array("x", x)
-        if array.dtype.kind not in "f" or array.ndim == 0:
+        integers = takes_integers(interface)
+        if array.dtype.kind not in ("iu" if integers else "f") or array.ndim == 0:
             raise DataError(
-                f"x is {array.dtype} with shape {array.shape}; arrays in memory must be floats, "
-                "shape (n, ...), ready to use"
+                f"x is {array.dtype} with shape {array.shape}; arrays in memory must be "
+                f"{'integers' if integers else 'floats'}, shape (n, ...), ready to use"
             )
+        if integers:
+            return Samples(as_integers(array, interface.input_dtype, "x"), labels)
         return Samples(array.astype(interface.input_dtype, copy=False), labels)
     if isinstance(source, (str, Path)):
         return read_samples(Path(source), interface, preprocessing, triggered=triggered)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmbm_onnx.data.assemble import assemble_images
+from mmbm_onnx.data.integers import as_integers, takes_integers
 from mmbm_onnx.data.layout import as_channels_last, image_input
 from mmbm_onnx.data.npy import ArrayMember, load_member, open_member
 from mmbm_onnx.data.preprocessing import Preprocessing
@@ -30,9 +31,10 @@ def read_archive(
     """Read an ``.npz``.
 
     ``x`` of float16, float32 or float64 is passed as it is, in the model's layout, cast to the
-    model's dtype; ``x`` of uint8 is images ``(n, h, w, c)``, ``(n, c, h, w)`` or ``(n, h, w)``,
-    in RGB order, that are preprocessed. ``y`` and ``target`` are integers ``(n,)``; both may be
-    missing, ``y`` only if ``target`` and every other member are missing too.
+    model's dtype; so are integers to a model that takes integers. ``x`` of uint8 is images
+    ``(n, h, w, c)``, ``(n, c, h, w)`` or ``(n, h, w)``, in RGB order, that are preprocessed. ``y``
+    and ``target`` are integers ``(n,)``; both may be missing, ``y`` only if ``target`` and every
+    other member are missing too.
 
     Args:
         path: The file.
@@ -48,12 +50,13 @@ def read_archive(
         with zipfile.ZipFile(path) as archive:
             members, others = _members(archive, path, max_bytes)
             x_member = members["x"]
-            floats = x_member.dtype.kind == "f" and x_member.dtype.itemsize <= 8
-            if floats:
+            ready = _is_ready(x_member, interface)
+            if ready:
                 _check_shape(x_member, interface)
             elif x_member.dtype != np.uint8:
+                kind = interface.input_dtype if takes_integers(interface) else "float"
                 raise DataError(
-                    f"{x_member.where}: dtype {x_member.dtype}; expected float (passed to the "
+                    f"{x_member.where}: dtype {x_member.dtype}; expected {kind} (passed to the "
                     "model as it is) or uint8 (images)"
                 )
             labels = {
@@ -68,11 +71,12 @@ def read_archive(
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     notes = [f"{path.name}: ignored {', '.join(others)}"] if others else []
     warnings = []
-    if floats:
+    if ready:
+        kind = "float" if x.dtype.kind == "f" else str(x.dtype)
         x = _cast(x, interface, x_member.where)
-        notes.append("x is float: passed to the model as it is, no preprocessing")
+        notes.append(f"x is {kind}: passed to the model as it is, no preprocessing")
         if preprocessing != Preprocessing():
-            warnings.append(f"{x_member.where} is float: the preprocessing options do not apply")
+            warnings.append(f"{x_member.where} is {kind}: the preprocessing options do not apply")
     else:
         x = _images(x, interface, preprocessing, max_bytes, x_member.where)
         notes += preprocessing.notes
@@ -81,7 +85,7 @@ def read_archive(
         y=labels.get("y"),
         target=labels.get("target"),
         source=str(path),
-        preprocessing=None if floats else preprocessing.describe(),
+        preprocessing=None if ready else preprocessing.describe(interface.input_dtype),
         notes=tuple(notes),
         warnings=tuple(warnings),
     )
@@ -118,6 +122,13 @@ def _hint(name: str, others: list[str]) -> str:
     return f"; it has {', '.join(repr(other) for other in close)}: rename it"
 
 
+def _is_ready(x: ArrayMember, interface: Interface) -> bool:
+    """Whether an array is the model's input already; if not, it can only be images."""
+    if not takes_integers(interface):
+        return x.dtype.kind == "f" and x.dtype.itemsize <= 8
+    return x.dtype.kind in "iu" and (x.dtype != np.uint8 or len(x.shape) < 3)
+
+
 def _check_shape(member: ArrayMember, interface: Interface) -> None:
     wanted, got = interface.input_shape, member.shape
     if len(got) == len(wanted) and all(
@@ -126,8 +137,8 @@ def _check_shape(member: ArrayMember, interface: Interface) -> None:
         return
     expected = ", ".join(["n", *("any" if axis is None else str(axis) for axis in wanted[1:])])
     raise DataError(
-        f"{member.where}: shape {got}, the model takes ({expected}); float x must be in the "
-        "model's layout"
+        f"{member.where}: shape {got}, the model takes ({expected}); x that is not uint8 images "
+        "must be in the model's layout"
     )
 
 
@@ -143,6 +154,13 @@ def _labels(archive: zipfile.ZipFile, member: ArrayMember, x: ArrayMember) -> In
 
 
 def _cast(x: npt.NDArray[Any], interface: Interface, where: str) -> npt.NDArray[Any]:
+    """``x`` in the model's dtype, contiguous.
+
+    Raises:
+        DataError: Values overflow it.
+    """
+    if takes_integers(interface):
+        return as_integers(x, interface.input_dtype, where)
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(x.astype(interface.input_dtype, copy=False))
     if result.dtype != x.dtype and result.dtype.itemsize < x.dtype.itemsize:

@@ -82,7 +82,7 @@ def read_folder(
         y=np.array([label for label, _ in files], np.int64),
         class_names=() if numbered else tuple(folder.name for _, folder in labelled),
         source=str(root),
-        preprocessing=preprocessing.describe(),
+        preprocessing=preprocessing.describe(interface.input_dtype),
         notes=preprocessing.notes,
         warnings=tuple(warnings),
     )

@@ -61,12 +61,13 @@ def image_input(interface: Interface, layout: LayoutOption = "auto") -> ImageInp
     """
     shape = interface.input_shape
     name = f"input {interface.input!r} of shape {_text(shape)}"
+    kind = interface.input_dtype.name
     if len(shape) == 3:
         if layout != "auto":
             raise DataError(f"{name} has no channel axis; leave the layout out")
         return ImageInput("nhw", 1, shape[1], shape[2])
     if len(shape) != 4:
-        raise DataError(f"{name} takes no images; give samples as float x in a .npz")
+        raise DataError(f"{name} takes no images; give samples as {kind} x in a .npz")
     fits: list[ImageInput] = []
     if layout in ("auto", "nchw") and shape[1] in _CHANNELS:
         fits.append(ImageInput("nchw", int(shape[1]), shape[2], shape[3]))
@@ -77,7 +78,9 @@ def image_input(interface: Interface, layout: LayoutOption = "auto") -> ImageInp
     if fits:
         raise DataError(f"{name} could be NCHW or NHWC; give the layout")
     if layout == "auto":
-        raise DataError(f"{name} has no axis of 1 or 3 channels; give samples as float x in a .npz")
+        raise DataError(
+            f"{name} has no axis of 1 or 3 channels; give samples as {kind} x in a .npz"
+        )
     raise DataError(f"{name} is not {layout.upper()} with 1 or 3 channels")
 
 

@@ -38,7 +38,7 @@ class Preprocessing:
     exactly, its aspect ratio not kept. With either, they must lead to the model's size.
 
     Attributes:
-        scale: Factor on pixel values.
+        scale: Factor on pixel values; None is 1/255, of a model that takes integers 1.
         mean: Subtracted after scaling: one value, or one per channel in the model's channel
             order; empty for none.
         std: Divided by after that, likewise.
@@ -53,7 +53,7 @@ class Preprocessing:
         DataError: A value has the wrong type or is out of range.
     """
 
-    scale: float = 1 / 255
+    scale: float | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     resize: int | tuple[int, int] | None = None
@@ -69,7 +69,8 @@ class Preprocessing:
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        _require_number("scale", self.scale)
+        if self.scale is not None:
+            _require_number("scale", self.scale)
         if self.scale == 0:
             raise DataError("preprocessing: scale is 0, every image would look the same")
         for name in ("mean", "std"):
@@ -101,12 +102,19 @@ class Preprocessing:
 
         return read_preprocessing(Path(path))
 
-    def describe(self) -> dict[str, Any]:
-        """Every field as JSON takes it, for the report."""
+    def factor(self, dtype: np.dtype[Any]) -> float:
+        """``scale``, or what it is for a model's input dtype where it was not given."""
+        if self.scale is not None:
+            return self.scale
+        return 1.0 if dtype.kind in "iu" else 1 / 255
+
+    def describe(self, dtype: np.dtype[Any]) -> dict[str, Any]:
+        """Every field as JSON takes it, for the report; ``dtype`` is the model's."""
+        used = dataclasses.replace(self, scale=self.factor(dtype))
         return {
             field.name: list(value) if isinstance(value, tuple) else value
-            for field in dataclasses.fields(self)
-            for value in (getattr(self, field.name),)
+            for field in dataclasses.fields(used)
+            for value in (getattr(used, field.name),)
         }
 
     def table(self, target: ImageInput, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -115,12 +123,15 @@ class Preprocessing:
         Computed in float64 and rounded once.
 
         Raises:
-            DataError: ``mean`` or ``std`` do not fit the channels, or values overflow the dtype.
+            DataError: ``mean`` or ``std`` do not fit the channels, or values overflow the dtype or
+                are no whole numbers where it is one of integers.
         """
         pixels = np.arange(256, dtype=np.float64)
         mean = _per_channel("mean", self.mean, target.channels, 0.0)
         std = _per_channel("std", self.std, target.channels, 1.0)
-        values = (pixels * self.scale - mean[:, None]) / std[:, None]
+        values = (pixels * self.factor(dtype) - mean[:, None]) / std[:, None]
+        if dtype.kind in "iu":
+            return _whole(values, dtype)
         with np.errstate(over="ignore"):
             table = values.astype(dtype)
         if not np.isfinite(table.astype(np.float64)).all():
@@ -204,6 +215,18 @@ def _per_channel(
             f"--{name} or in the --preprocess file"
         )
     return np.broadcast_to(np.asarray(values or (default,), np.float64), (channels,))
+
+
+def _whole(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    limits = np.iinfo(dtype)
+    if (
+        values == np.round(values)
+    ).all() and limits.min <= values.min() <= values.max() <= limits.max:
+        return values.astype(dtype)
+    raise DataError(
+        f"preprocessing: pixels become values from {values.min():.4g} to {values.max():.4g}, the "
+        f"model takes whole numbers ({dtype}); leave out scale, mean and std, or choose them so"
+    )
 
 
 def _require_number(name: str, value: object) -> None:

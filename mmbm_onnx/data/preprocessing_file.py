@@ -138,7 +138,7 @@ def _from_hugging_face(config: dict[str, Any], path: Path) -> Preprocessing:
             "do_flip_channel_order with image_mean or image_std that differ by channel does not "
             "say which order they are in; use 'channel_order', 'mean' and 'std' instead"
         )
-    scale = set_keys.get("rescale_factor", 1 / 255)
+    scale = set_keys.get("rescale_factor")
     return Preprocessing(
         scale=scale if _flag(set_keys, "do_rescale", True) else 1.0,
         mean=mean,

@@ -90,6 +90,9 @@ def hardened_effective(
 def probe_inputs(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """All of ``x``, then up to 64 each, seeded: amplified, with spikes, noise in and around range.
 
+    Of integers, which may be indices of a table, only values between those of ``x``: one of each
+    sample's all over it, noise, and the smallest and largest in turns.
+
     Args:
         x: Clean samples, ``(n, ...)``, n > 0.
 
@@ -97,6 +100,8 @@ def probe_inputs(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         Inputs of the same dtype, finite.
     """
     rng = np.random.default_rng(0)
+    if x.dtype.kind in "iu":
+        return _integer_probes(x, rng)
     wide = x[:_SAMPLES].astype(np.float64)
     low, high = float(x.min()), float(x.max())
     margin = (_AMPLIFIED - 1) / 2 * (high - low)
@@ -108,18 +113,26 @@ def probe_inputs(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         rng.uniform(low, high, shape),
         rng.uniform(low - margin, high + margin, shape),
     ]
-    if x.dtype.kind in "iu":
-        limits = np.iinfo(x.dtype)
-        smallest, largest = float(limits.min), float(limits.max)
-    else:
-        # A quarter of the range: sums within the model should not overflow at once. bfloat16 has
-        # the range of float32.
-        kind = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
-        largest = float(np.finfo(kind).max) / 4
-        smallest = -largest
+    # A quarter of the range: sums within the model should not overflow at once. bfloat16 has the
+    # range of float32.
+    kind = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
+    largest = float(np.finfo(kind).max) / 4
     return np.concatenate(
-        [x, *(np.clip(part, smallest, largest).astype(x.dtype) for part in parts)]
+        [x, *(np.clip(part, -largest, largest).astype(x.dtype) for part in parts)]
     )
+
+
+def _integer_probes(x: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+    low, high = int(x.min()), int(x.max())
+    flat = x[:_SAMPLES].reshape(min(len(x), _SAMPLES), -1)
+    one = flat[np.arange(len(flat)), rng.integers(0, flat.shape[1], len(flat))]
+    shape = (_SAMPLES, flat.shape[1])
+    parts = [
+        np.broadcast_to(one[:, None], flat.shape),
+        rng.integers(low, high, shape, x.dtype, endpoint=True),
+        np.where(rng.random(shape) < 0.5, low, high).astype(x.dtype),
+    ]
+    return np.concatenate([x, *(part.reshape(-1, *x.shape[1:]) for part in parts)])
 
 
 def _changed_rows(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) -> BoolArray:

@@ -11,10 +11,14 @@ from torch import Tensor
 
 from mmbm_onnx.errors import DataError, ModelError
 from mmbm_onnx.execution.executor import GraphExecutor
+from mmbm_onnx.execution.points import Points
 from mmbm_onnx.types import Interface, Site
 
 Results = dict[str, Tensor]
 
+_DTYPES = {
+    name: getattr(torch, name) for name in ("float64", "int8", "int16", "int32", "int64", "uint8")
+}
 # How closely batched groups must follow groups run one by one (float32 sums in another order).
 _AGREEMENT = 1e-4
 
@@ -30,7 +34,7 @@ class Classifier:
         interface: How the model is fed and read.
         sites: Activations that can be bounded, by tensor name.
         device: Where it computes.
-        dtype: What samples are computed in: the model's input dtype, float32 for halves.
+        dtype: What samples are given in: the model's input dtype, float32 for halves.
         executor: Gives access to any other tensor of the graph.
 
     Args:
@@ -54,8 +58,7 @@ class Classifier:
         self.sites = {site.tensor: site for site in sites}
         self.executor = GraphExecutor(proto, device=device)
         self.device = self.executor.device
-        double = interface.input_dtype.name == "float64"
-        self.dtype = torch.float64 if double else torch.float32
+        self.dtype = _DTYPES.get(interface.input_dtype.name, torch.float32)
         # None: not tried yet.
         self._mappable: bool | None = None
 
@@ -64,17 +67,51 @@ class Classifier:
         """Whether groups of a fixed batch run all at once; None before more than one was seen."""
         return self._mappable
 
+    @torch.no_grad()
+    def points(self, x: Tensor, batch_size: int) -> Points:
+        """Where samples stand: themselves, or what integers are embedded as.
+
+        Args:
+            x: As ``logits`` has it.
+            batch_size: Samples per forward pass.
+
+        Raises:
+            DataError, ModelError: As ``logits`` does, or axis 0 of what the integers are embedded
+                as is not the batch.
+        """
+        x = x.to(self.device, self.dtype)
+        start = self.interface.start
+        if start is None:
+            return Points(x)
+        run = self._runner({}, [start])
+        parts = []
+        for batch in torch.split(x, batch_size):
+            values = self._grouped(run, {self.interface.input: batch})[start]
+            if values.ndim == 0 or len(values) != len(batch):
+                raise ModelError(
+                    f"input {self.interface.input!r} is embedded as {start!r}, which has shape "
+                    f"{tuple(values.shape)} for a batch of {len(batch)}: its axis 0 is not the "
+                    "batch, so samples cannot be attacked one by one; give the embedded values as "
+                    "the input"
+                )
+            parts.append(values)
+        return Points(torch.cat(parts), x)
+
     @overload
-    def logits(self, x: Tensor, bounds: Mapping[str, Tensor] | None = None) -> Tensor: ...
+    def logits(self, x: Tensor | Points, bounds: Mapping[str, Tensor] | None = None) -> Tensor: ...
 
     @overload
     def logits(
-        self, x: Tensor, bounds: Mapping[str, Tensor] | None = None, *, taps: Sequence[str]
+        self,
+        x: Tensor | Points,
+        bounds: Mapping[str, Tensor] | None = None,
+        *,
+        taps: Sequence[str],
     ) -> tuple[Tensor, Results]: ...
 
     def logits(
         self,
-        x: Tensor,
+        x: Tensor | Points,
         bounds: Mapping[str, Tensor] | None = None,
         *,
         taps: Sequence[str] | None = None,
@@ -82,7 +119,8 @@ class Classifier:
         """Logits of samples, before any softmax.
 
         Args:
-            x: ``(n, *input shape without batch)``, n > 0; moved to the device and ``dtype``.
+            x: Samples ``(n, *input shape without batch)``, n > 0, moved to the device and
+                ``dtype``; or points made of such.
             bounds: Site name to its upper bounds, ``(channels,)`` or ``()``, in the unit of the
                 activation; gradients flow to them. Sites left out are not bounded.
             taps: Names of tensors to return as well, after their bounds. Those in an If branch that
@@ -100,11 +138,12 @@ class Classifier:
                 logits are not ``(n, classes)``.
             UnsupportedOperatorError: The logits need an operator that cannot be executed.
         """
-        if x.ndim == 0 or len(x) == 0:
+        feeds = self._feeds(x)
+        if any(value.ndim == 0 or len(value) == 0 for value in feeds.values()):
             raise DataError("no samples to run the model on")
         names = list(dict.fromkeys([self.interface.logits, *(taps or ())]))
         run = self._runner(bounds or {}, names)
-        values = self._grouped(run, x.to(self.device, self.dtype))
+        values = self._grouped(run, feeds)
         logits = values[self.interface.logits]
         if self.interface.single and logits.shape == (len(x), 1):
             logits = torch.cat([-logits / 2, logits / 2], 1)
@@ -117,15 +156,23 @@ class Classifier:
             return logits
         return logits, {name: values[name] for name in taps if name in values}
 
+    def _feeds(self, x: Tensor | Points) -> Results:
+        """Values by the tensor they are fed as, all with one entry per sample."""
+        face = self.interface
+        points = x if isinstance(x, Points) else Points(x.to(self.device, self.dtype))
+        if points.samples is None:
+            return {face.input: points.values}
+        assert face.start is not None
+        return {face.start: points.values, face.input: points.samples}
+
     def _runner(
         self, bounds: Mapping[str, Tensor], names: list[str]
-    ) -> Callable[[Tensor], Results]:
+    ) -> Callable[[Results], Results]:
         transforms = {name: self._bounding(name, bound) for name, bound in bounds.items()}
 
         optional = [name for name in names if name != self.interface.logits]
 
-        def run(batch: Tensor) -> Results:
-            feeds = {self.interface.input: batch}
+        def run(feeds: Results) -> Results:
             return self.executor.run(feeds, names, transforms=transforms, optional=optional)
 
         return run
@@ -156,20 +203,34 @@ class Classifier:
 
         return apply
 
-    def _grouped(self, run: Callable[[Tensor], Results], x: Tensor) -> Results:
-        size = self.interface.batch
-        if size is None or len(x) == size:
-            return run(x)
-        missing = -len(x) % size
-        padded = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
-        groups = padded.reshape(-1, size, *x.shape[1:])
-        if len(groups) > 1 and self._mappable is None:
-            self._mappable = _can_map(run, groups[:2].detach())
-        if len(groups) > 1 and self._mappable:
+    def _grouped(self, run: Callable[[Results], Results], feeds: Results) -> Results:
+        size, samples = self.interface.batch, len(next(iter(feeds.values())))
+        if size is None or samples == size:
+            return run(feeds)
+        groups = {name: _in_groups(value, size) for name, value in feeds.items()}
+        count = -(-samples // size)
+        if count > 1 and self._mappable is None:
+            self._mappable = _can_map(
+                run, [_group(groups, index, detached=True) for index in (0, 1)]
+            )
+        if count > 1 and self._mappable:
             values = torch.func.vmap(run)(groups)
         else:
-            values = _stacked([run(group) for group in groups])
-        return {name: _samples_first(value, size, len(x)) for name, value in values.items()}
+            values = _stacked([run(_group(groups, index)) for index in range(count)])
+        return {name: _samples_first(value, size, samples) for name, value in values.items()}
+
+
+def _in_groups(x: Tensor, size: int) -> Tensor:
+    """``(groups, size, ...)``, the last one filled up with copies of the last sample."""
+    missing = -len(x) % size
+    padded = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
+    return padded.reshape(-1, size, *x.shape[1:])
+
+
+def _group(groups: Results, index: int, *, detached: bool = False) -> Results:
+    return {
+        name: value[index].detach() if detached else value[index] for name, value in groups.items()
+    }
 
 
 def _samples_first(value: Tensor, size: int, samples: int) -> Tensor:
@@ -188,7 +249,7 @@ def _stacked(parts: Sequence[Results]) -> Results:
 
 
 @torch.no_grad()
-def _can_map(run: Callable[[Tensor], Results], groups: Tensor) -> bool:
+def _can_map(run: Callable[[Results], Results], groups: Sequence[Results]) -> bool:
     """Whether all groups at once give what each gives alone.
 
     Raises:
@@ -196,7 +257,7 @@ def _can_map(run: Callable[[Tensor], Results], groups: Tensor) -> bool:
     """
     alone = _stacked([run(group) for group in groups])
     try:
-        together = torch.func.vmap(run)(groups)
+        together = torch.func.vmap(run)(_stacked(groups))
     except (ModelError, RuntimeError):
         # An operator whose result has a shape or a branch that depends on the samples.
         return False

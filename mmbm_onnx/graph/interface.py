@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError
+from mmbm_onnx.graph.embedding import find_start, takes_integers
 from mmbm_onnx.graph.heads import Tail, behind_head, is_column, same_values
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_of, value_types
@@ -25,10 +26,11 @@ def find_interface(
     logits_name: str | None = None,
     label: str = "model",
 ) -> Interface:
-    """Find the one floating-point input with a batch axis and the tensor that holds the logits.
+    """Find the one input with a batch axis and the tensor that holds the logits.
 
     The logits are looked for behind a final Softmax or LogSoftmax over the classes, since a
-    margin is measured before them, and a single one behind a final Sigmoid.
+    margin is measured before them, and a single one behind a final Sigmoid. Behind an integer
+    input the tensor is looked for that it is embedded as.
 
     Args:
         proto: A checked model; not changed.
@@ -37,8 +39,9 @@ def find_interface(
         label: What messages call the model.
 
     Raises:
-        ModelError: The model is not a classifier this tool can take: several inputs, an integer
-            input, no batch axis, no output of shape (batch, classes), fewer than two classes.
+        ModelError: The model is not a classifier this tool can take: several inputs, one of
+            strings, no batch axis, no output of shape (batch, classes), fewer than two classes,
+            integers that are not embedded.
         OptionError: A name does not exist, or several outputs qualify and none was named.
     """
     types = value_types(infer(proto).graph)
@@ -53,6 +56,9 @@ def find_interface(
     single = tail.head in SINGLE_HEADS
     classes = 2 if single else _classes(tail.logits, types, producers(proto.graph), label)
     _check_output(tail, shape[0], 1 if single else classes, types, label)
+    start = None
+    if takes_integers(source.type.tensor_type.elem_type):
+        start = find_start(proto.graph, source.name, tail.logits, types, label)
     return Interface(
         input=source.name,
         input_dtype=dtype,
@@ -62,6 +68,7 @@ def find_interface(
         logits=tail.logits,
         classes=classes,
         head=tail.head,
+        start=start,
     )
 
 
@@ -93,12 +100,15 @@ def _check_input(
     """Shape and element type of the input, if samples can be fed to it."""
     where = f"{label}: input {source.name!r}"
     if not source.type.HasField("tensor_type"):
-        raise ModelError(f"{where} is not a tensor; only floating-point tensors are supported")
+        raise ModelError(f"{where} is not a tensor; only tensors of numbers are supported")
     element = source.type.tensor_type.elem_type
-    if element not in FLOATS:
+    if element not in FLOATS and not takes_integers(element):
         names = {number: name for name, number in onnx.TensorProto.DataType.items()}
         kind = names.get(element, f"of unknown type {element}")
-        raise ModelError(f"{where} is {kind}; only floating-point inputs are supported")
+        raise ModelError(
+            f"{where} is {kind}; only floating-point inputs, integers to 64 bits and uint8 are "
+            "supported"
+        )
     shape = shape_of(source.type)
     if shape is None or len(shape) < 2:
         shown = "unknown" if shape is None else list(shape)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.execution.points import Points
 from mmbm_onnx.learning.margin import climb, max_margin_inputs
 from mmbm_onnx.learning.settings import Settings
 
@@ -25,7 +26,7 @@ class Attackers(Protocol):
     def renew(self, bounds: Mapping[str, Tensor]) -> None:
         """Make or improve the attacks, given the bounds as they are now."""
 
-    def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, samples: Tensor) -> tuple[Points, Tensor]:
         """As many attacks as clean samples (by index, ``(m,)``): inputs and their classes."""
 
     def reached(self, targets: Tensor, margins: Tensor) -> None:
@@ -44,7 +45,7 @@ class NoiseAttackers:
 
     Args:
         classifier: The network.
-        x: Clean samples ``(n, ...)``; their range is that of valid inputs.
+        clean: Clean samples; their range is that of valid inputs.
         classes: Number of classes.
         settings: How many inputs, made how, renewed against what.
         generator: Source of randomness, on the CPU.
@@ -54,20 +55,20 @@ class NoiseAttackers:
     def __init__(
         self,
         classifier: Classifier,
-        x: Tensor,
+        clean: Points,
         classes: int,
         settings: Settings,
         generator: torch.Generator,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._classifier = classifier
-        self._shape = tuple(x.shape[1:])
-        self._range = float(x.min()), float(x.max())
+        self._clean = clean
+        self._range = float(clean.values.min()), float(clean.values.max())
         self._classes = classes
         self._settings = settings
         self._generator = generator
         self._progress = progress
-        self._inputs = x[:0]
+        self._inputs = clean[:0]
         self._targets = torch.empty(0, dtype=torch.int64)
         self._pool = torch.empty(0, dtype=torch.int64)
 
@@ -93,7 +94,7 @@ class NoiseAttackers:
             return
         self._inputs, self._targets = max_margin_inputs(
             self._classifier,
-            self._shape,
+            self._clean,
             self._classes,
             self._settings,
             per_class=max(1, min(self._settings.inputs_per_class, _MOST_INPUTS // self._classes)),
@@ -104,7 +105,7 @@ class NoiseAttackers:
         )
         self._pool = self._pool[:0]
 
-    def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, samples: Tensor) -> tuple[Points, Tensor]:
         """Inputs in random order, each once before any again; at most as many as there are."""
         if len(self._pool) == 0:
             self._pool = torch.randperm(len(self._inputs), generator=self._generator)
@@ -117,10 +118,15 @@ class NoiseAttackers:
 
     def state(self) -> dict[str, Tensor]:
         """The inputs, their classes, and which of them are still to be used."""
-        return {"inputs": self._inputs, "targets": self._targets, "pool": self._pool}
+        state = {"inputs": self._inputs.values, "targets": self._targets, "pool": self._pool}
+        if self._inputs.samples is not None:
+            state["samples"] = self._inputs.samples
+        return state
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Come back to a state."""
         device = self._classifier.device
-        self._inputs, self._targets = state["inputs"].to(device), state["targets"].to(device)
+        samples = state["samples"].to(device) if "samples" in state else None
+        self._inputs = Points(state["inputs"].to(device), samples)
+        self._targets = state["targets"].to(device)
         self._pool = state["pool"]

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from mmbm_onnx.errors import DataError, ModelError
 from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.execution.points import Points, joined
 from mmbm_onnx.learning.attackers import Attackers, NoiseAttackers
 from mmbm_onnx.learning.checkpoint import Checkpoint, State
 from mmbm_onnx.learning.judge import Judge
@@ -95,7 +96,10 @@ def learn_bounds(
         judge = Judge(classifier, calibration, 2 * settings.batch_size, seed)
     statistics = activation_statistics(classifier, x, sites, granularity, settings.batch_size)
     parameters = BoundParameters(sites, statistics, settings)
-    loop = _Loop(classifier, x, reference, decisions, judge, parameters, settings, seed, progress)
+    clean = classifier.points(x, settings.batch_size)
+    loop = _Loop(
+        classifier, clean, reference, decisions, judge, parameters, settings, seed, progress
+    )
     history = loop.run(checkpoint)
     warnings = (*loop.warnings, *(checkpoint.warnings if checkpoint is not None else ()))
     return Learned(parameters.result(), history, len(x), warnings)
@@ -140,7 +144,7 @@ class _Loop:
     def __init__(
         self,
         classifier: Classifier,
-        x: Tensor,
+        x: Points,
         reference: Tensor,
         decisions: Tensor,
         judge: Judge | None,
@@ -243,7 +247,7 @@ class _Loop:
 
     def _restored(self, state: State) -> _Place:
         """Come back to a state that ``_state`` made with the same arguments."""
-        device = self.x.device
+        device = self.reference.device
         self.generator.set_state(state.tensors["generator"])
         self.parameters.restore([value.to(device) for value in _ordered(state.part("trained"))])
         if self.attackers is not None:
@@ -332,7 +336,7 @@ class _Loop:
         return lambda step, total: callback(Progress("max-margin inputs", step, total, {}))
 
     def _epoch(self, weight: float) -> dict[str, float]:
-        order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
+        order = torch.randperm(len(self.x), generator=self.generator).to(self.reference.device)
         sums = {"loss": 0.0, "fidelity": 0.0, "penalty": 0.0, "accuracy": 0.0}
         for batch in torch.split(order, self.settings.batch_size):
             fidelity, divergence, penalty, right = self._losses(batch)
@@ -384,7 +388,7 @@ class _Loop:
         x = self.x[batch]
         if self.attackers is not None:
             attacks, targets = self.attackers.batch(batch)
-            x = torch.cat([x, attacks])
+            x = joined([x, attacks])
         logits = self.classifier.logits(x, bounds)
         clean, attacked = logits[: len(batch)], logits[len(batch) :]
         reference = self.reference[batch]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.execution.points import Points, joined
 from mmbm_onnx.learning.settings import Settings
 
 
@@ -28,7 +29,7 @@ def margins(logits: Tensor, classes: Tensor) -> Tensor:
 
 def max_margin_inputs(
     classifier: Classifier,
-    shape: tuple[int, ...],
+    clean: Points,
     classes: int,
     settings: Settings,
     *,
@@ -37,25 +38,28 @@ def max_margin_inputs(
     high: float,
     generator: torch.Generator,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Points, Tensor]:
     """Inputs from uniform noise that climb the margin of each class in the original network.
 
     Args:
         classifier: The network; its bounds are not applied.
-        shape: Shape of one input.
+        clean: Clean samples: inputs have their shape, and the integers of random ones.
         classes: Number of classes.
         settings: ``input_steps``, ``input_rate``, ``relative`` and ``batch_size``.
         per_class: Inputs per class.
-        low, high: Range of valid inputs, in the unit of the model's input.
+        low, high: Range of valid inputs, in the unit of the points.
         generator: Source of the noise, on the CPU.
         progress: Called with (steps done, steps in all).
 
     Returns:
-        Inputs ``(classes * per_class, *shape)`` and their classes, int64.
+        ``classes * per_class`` inputs and their classes, int64.
     """
     labels = torch.arange(classes).repeat_interleave(per_class).to(classifier.device)
-    noise = torch.rand((len(labels), *shape), generator=generator)
-    start = (low + (high - low) * noise).to(classifier.device, classifier.dtype)
+    noise = torch.rand((len(labels), *clean.values.shape[1:]), generator=generator)
+    start = Points((low + (high - low) * noise).to(clean.values))
+    if clean.samples is not None:
+        picks = torch.randint(len(clean), (len(labels),), generator=generator)
+        start = clean[picks.to(classifier.device)].at(start.values)
     climbed = climb(
         classifier,
         start,
@@ -71,7 +75,7 @@ def max_margin_inputs(
 
 def climb(
     classifier: Classifier,
-    start: Tensor,
+    start: Points,
     labels: Tensor,
     *,
     steps: int,
@@ -80,12 +84,12 @@ def climb(
     high: float,
     bounds: Mapping[str, Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
+) -> Points:
     """Inputs moved up the gradient of their class's margin, within the range of valid inputs.
 
     Args:
         classifier: The network.
-        start: Where they stand, ``(n, ...)``; not changed.
+        start: Where they stand; not changed.
         labels: Their classes, int64 ``(n,)``.
         steps: Gradient steps.
         settings: ``input_rate``, ``relative`` and ``batch_size``.
@@ -95,9 +99,9 @@ def climb(
     """
     parts = []
     size = 2 * settings.batch_size
-    chunks = list(zip(torch.split(start, size), torch.split(labels, size), strict=True))
+    chunks = list(zip(start.split(size), torch.split(labels, size), strict=True))
     for done, (part, own) in enumerate(chunks):
-        x = part.clone().requires_grad_(True)
+        x = part.values.clone().requires_grad_(True)
         optimizer: torch.optim.Optimizer
         if settings.relative:
             optimizer = torch.optim.Adam([x], lr=settings.input_rate * (high - low))
@@ -105,7 +109,8 @@ def climb(
             optimizer = torch.optim.SGD([x], lr=settings.input_rate)
         for step in range(steps):
             optimizer.zero_grad()
-            reached = margins(classifier.logits(x.clamp(low, high), bounds), own)
+            logits = classifier.logits(part.at(x.clamp(low, high)), bounds)
+            reached = margins(logits, own)
             (-reached.sum()).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if settings.relative:  # keeps Adam from piling up steps beyond the range
@@ -113,5 +118,5 @@ def climb(
                     x.clamp_(low, high)
             if progress is not None:
                 progress(done * steps + step + 1, len(chunks) * steps)
-        parts.append(x.detach().clamp(low, high))
-    return torch.cat(parts)
+        parts.append(part.at(x.detach().clamp(low, high)))
+    return joined(parts)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.execution.points import Points
 from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.settings import Settings
 
@@ -34,7 +35,7 @@ class UniversalAttackers:
 
     Args:
         classifier: The network.
-        x: Clean samples ``(n, ...)``; their range is that of valid inputs.
+        clean: Clean samples; their range is that of valid inputs.
         decisions: Their classes, int64 ``(n,)``.
         classes: Number of classes.
         settings: ``sizes``, ``focus``, ``samples_per_pattern``, ``renewal_steps``, ``batch_size``.
@@ -45,7 +46,7 @@ class UniversalAttackers:
     def __init__(
         self,
         classifier: Classifier,
-        x: Tensor,
+        clean: Points,
         decisions: Tensor,
         classes: int,
         settings: Settings,
@@ -53,12 +54,13 @@ class UniversalAttackers:
         margin_unit: float,
     ) -> None:
         self._classifier = classifier
-        self._x = x
+        self._clean = clean
         self._decisions = decisions
         self._classes = classes
         self._settings = settings
         self._generator = generator
         self._enough = _ENOUGH * margin_unit
+        x = clean.values
         self._low, self._high = float(x.min()), float(x.max())
         # A size is a root mean square, as a share of the range of valid inputs.
         unit = (self._high - self._low) * math.sqrt(x[0].numel())
@@ -84,13 +86,12 @@ class UniversalAttackers:
         together = max(1, 2 * self._settings.batch_size // per_pattern)
         for _ in range(self._settings.renewal_steps):
             for part in torch.split(torch.arange(len(self.patterns)), together):
-                self._step(part.to(self._x.device), per_pattern, bounds)
+                self._step(part.to(self.patterns.device), per_pattern, bounds)
 
-    def batch(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, samples: Tensor) -> tuple[Points, Tensor]:
         """Clean samples by index ``(m,)``, each with a random pattern of another class on it."""
         picks = self._picks(self._decisions[samples]).to(samples.device)
-        x = (self._x[samples] + self.patterns[picks]).clamp(self._low, self._high)
-        return x, self.targets[picks]
+        return self._attacked_by(self._clean[samples], self.patterns[picks]), self.targets[picks]
 
     def reached(self, targets: Tensor, margins: Tensor) -> None:
         """Follow the margins that each class's patterns reach."""
@@ -112,10 +113,13 @@ class UniversalAttackers:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Come back to a state."""
-        self.patterns = state["patterns"].to(self._x.device)
-        self.targets = state["targets"].to(self._x.device)
+        self.patterns = state["patterns"].to(self.patterns.device)
+        self.targets = state["targets"].to(self.patterns.device)
         self._queue, self._margins = state["queue"], state["margins"]
         self._attacked = set(state["attacked"].tolist())
+
+    def _attacked_by(self, points: Points, patterns: Tensor) -> Points:
+        return points.at((points.values + patterns).clamp(self._low, self._high))
 
     def _picks(self, decisions: Tensor) -> Tensor:
         """For each sample a random pattern of another class than its own, on the CPU."""
@@ -140,16 +144,18 @@ class UniversalAttackers:
         chosen, self._queue = self._queue[:count].sort().values, self._queue[count:]
         self._attacked.update(chosen.tolist())
         self._margins.zero_()  # of classes that had their turn at other times, not comparable
-        self.targets = chosen.repeat(len(self._settings.sizes)).to(self._x.device)
-        shape = (len(self.targets), *self._x.shape[1:])
-        noise = torch.randn(shape, generator=self._generator).to(self._x)
+        x = self._clean.values
+        self.targets = chosen.repeat(len(self._settings.sizes)).to(x.device)
+        shape = (len(self.targets), *x.shape[1:])
+        noise = torch.randn(shape, generator=self._generator).to(x)
         self.patterns = noise * (self.norms / _norm(noise))
 
     def _step(self, part: Tensor, per_pattern: int, bounds: Mapping[str, Tensor]) -> None:
         patterns = self.patterns[part].clone().requires_grad_(True)
         targets = self.targets[part].repeat_interleave(per_pattern)
-        x = self._x[self._others(targets)] + patterns.repeat_interleave(per_pattern, 0)
-        logits = self._classifier.logits(x.clamp(self._low, self._high), bounds)
+        clean = self._clean[self._others(targets)]
+        attacks = self._attacked_by(clean, patterns.repeat_interleave(per_pattern, 0))
+        logits = self._classifier.logits(attacks, bounds)
         reached = margins(logits, targets).clamp_max(self._enough).sum()
         if not reached.requires_grad:
             raise ModelError(
@@ -166,7 +172,9 @@ class UniversalAttackers:
     def _others(self, targets: Tensor) -> Tensor:
         """Index of a random sample for each target, of another class where two draws find one."""
         first, second = (
-            torch.randint(len(self._x), targets.shape, generator=self._generator).to(targets.device)
+            torch.randint(len(self._clean), targets.shape, generator=self._generator).to(
+                targets.device
+            )
             for _ in range(2)
         )
         return torch.where(self._decisions[first] == targets, second, first)

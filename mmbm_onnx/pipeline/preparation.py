@@ -21,6 +21,7 @@ from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.quantization import quantizing_node
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.sites import SiteReport, find_sites
+from mmbm_onnx.graph.walk import ancestors
 from mmbm_onnx.report.pieces import CleanSet
 from mmbm_onnx.runtime.batches import affordable_batch, run_logits
 from mmbm_onnx.runtime.sessions import Session
@@ -153,6 +154,14 @@ def _find_sites(model: OnnxModel, proto: onnx.ModelProto, interface: Interface) 
         found = f" ({'; '.join(reasons[:3])})" if reasons else ""
         raise NothingToHardenError(
             f"{model.label}: no activation takes a bound{found}; nothing to harden"
+        )
+    start = interface.start
+    inner = [site.tensor for site in report.sites if not site.scope]
+    if start is not None and inner and start not in ancestors(proto.graph, inner):
+        raise ModelError(
+            f"{model.label}: no activation follows {start!r}, which the integers of input "
+            f"{interface.input!r} are embedded as, so attacks would meet no bound; give the "
+            "embedded values as the input"
         )
     return report
 

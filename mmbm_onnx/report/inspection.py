@@ -143,6 +143,7 @@ def interface_dict(interface: Interface) -> dict[str, Any]:
         "logits": interface.logits,
         "classes": interface.classes,
         "head": interface.head,
+        "start": interface.start or interface.input,
     }
 
 

@@ -122,6 +122,7 @@ def inspection_summary(inspection: Inspection) -> str:
                 if found is None
                 else f"{shorten(found.input)} {found.input_dtype.name} {_shape(found.input_shape)}",
             ),
+            ("embedded", "" if found is None or found.start is None else shorten(found.start)),
             (
                 "output",
                 ""

@@ -42,7 +42,7 @@ def test_it_is_read_executed_bounded_and_paired(name: str, tmp_path: Path) -> No
     sites = report.sites
     assert (len(sites), len(report.uncovered)) == (known.sites, known.uncovered), report
 
-    x = np.random.default_rng(0).normal(size=(SAMPLES, *known.shape)).astype(known.dtype)
+    x = known.samples(SAMPLES)
     classifier = Classifier(proto, face, sites)
     check_parity(classifier, proto, x)
     wide = torch.from_numpy(x)

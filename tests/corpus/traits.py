@@ -25,6 +25,7 @@ class Trait:
         uncovered: How many are listed without one.
         logits: Name of the logits, where they have to be named.
         dtype: Of the input.
+        below: Of an integer input, what all of them are less than.
         tolerance: Of the hardened graph against torch, relative to the largest logit.
     """
 
@@ -34,7 +35,15 @@ class Trait:
     uncovered: int = 0
     logits: str | None = None
     dtype: Any = np.float32
+    below: int | None = None
     tolerance: float = 1e-4
+
+    def samples(self, count: int) -> np.ndarray:
+        """Random ones, ``(count, *shape)``."""
+        rng, shape = np.random.default_rng(0), (count, *self.shape)
+        if self.below is not None:
+            return rng.integers(0, self.below, shape).astype(self.dtype)
+        return rng.normal(size=shape).astype(self.dtype)
 
 
 TRAITS: dict[str, Trait] = {}
@@ -361,6 +370,82 @@ def recurrent() -> onnx.ModelProto:
         "first": np.zeros(1, np.int64),
     }
     return model(body, inputs="float[N, 4, 3] x", weights=weights)
+
+
+WORDS, LENGTH = 20, 6
+TOKENS = f"int64[N, {LENGTH}] x"
+TEXT_WEIGHTS = {
+    "table": 2 * weight((WORDS, 4), 1) * 4,
+    "places": weight((LENGTH, 4), 2),
+    "w1": weight((5, 4, 3), 3),
+    "w2": weight((7, 5, 2), 4),
+    "w3": WEIGHTS["w3"],
+    "last": np.asarray([2], np.int64),
+}
+TEXT = """
+    t = Transpose <perm = [0, 2, 1]> ({x})
+    c1 = Conv (t, w1) r1 = Relu (c1)
+    c2 = Conv (r1, w2) r2 = Relu (c2)
+    p = ReduceMean <axes = [2], keepdims = 0> (r2)
+    logits = MatMul (p, w3)
+"""
+
+
+def text(before: str, x: str, inputs: str = TOKENS, **options: Any) -> onnx.ModelProto:
+    return model(before + TEXT.format(x=x), inputs=inputs, weights=TEXT_WEIGHTS, **options)
+
+
+@trait("text: tokens that are looked up", shape=(LENGTH,), dtype=np.int64, below=WORDS)
+def tokens() -> onnx.ModelProto:
+    return text("e = Gather (table, x)", "e")
+
+
+@trait("text: a fixed batch", shape=(LENGTH,), dtype=np.int32, below=WORDS)
+def tokens_in_batches() -> onnx.ModelProto:
+    fixed = f"int32[16, {LENGTH}] x"
+    return text("e = Gather (table, x)", "e", fixed, outputs=f"float[16, {CLASSES}] logits")
+
+
+@trait("text: token and position, padding masked", shape=(LENGTH,), dtype=np.int64, below=WORDS)
+def masked() -> onnx.ModelProto:
+    before = """
+        zero = Constant <value_int = 0> () one = Constant <value_int = 1> ()
+        axis = Constant <value_ints = [-1]> ()
+        padding = Equal (x, zero) content = Not (padding) mask = Cast <to = 1> (content)
+        shape = Shape (x) length = Gather (shape, one) range = Range (zero, length, one)
+        e = Gather (table, x) at = Gather (places, range)
+        sum = Add (e, at)
+        column = Unsqueeze (mask, axis) kept = Mul (sum, column)
+    """
+    return text(before, "kept")
+
+
+@trait("text: two look-ups of the same tokens", shape=(LENGTH,), dtype=np.int64, below=WORDS)
+def twice() -> onnx.ModelProto:
+    before = """
+        one = Constant <value_int = 1> () words = Constant <value_int = 20> ()
+        next = Add (x, one) wrapped = Mod (next, words)
+        e = Gather (table, x) e2 = Gather (table, wrapped) g = Sin (e2) sum = Sub (e, g)
+    """
+    return text(before, "sum")
+
+
+@trait("text: one-hot tokens", shape=(LENGTH,), dtype=np.int64, below=WORDS)
+def one_hot() -> onnx.ModelProto:
+    before = """
+        depth = Constant <value_int = 20> () values = Constant <value_floats = [0.0, 1.0]> ()
+        hot = OneHot (x, depth, values) e = MatMul (hot, table)
+    """
+    return text(before, "e")
+
+
+@trait("images of uint8, cast in the graph", shape=(6, 6, 2), dtype=np.uint8, below=256)
+def pixels() -> onnx.ModelProto:
+    before = """
+        n = Cast <to = 1> (x) m = Constant <value_float = 127.5> () s = Div (n, m)
+        v = Transpose <perm = [0, 3, 1, 2]> (s)
+    """
+    return model(before + CONVOLUTIONAL.format(x="v"), inputs="uint8[N, 6, 6, 2] x")
 
 
 @trait("TensorFlow's activations, and padding of its own", shape=(6, 6, 2))

@@ -9,6 +9,7 @@ from data_helpers import interface, pattern, save_grey
 
 from mmbm_onnx.data import Preprocessing, read_samples
 from mmbm_onnx.errors import DataError
+from mmbm_onnx.types import Interface
 
 GREY = interface(1, 4, 4)
 X = np.arange(5 * 16, dtype=np.float32).reshape(5, 1, 4, 4)
@@ -43,6 +44,44 @@ def archive(tmp_path, members, compression=zipfile.ZIP_STORED):
         for name, raw in members:
             file.writestr(name, raw)
     return path
+
+
+TOKENS = Interface("x", np.dtype(np.int32), (None, 6), None, "y", "y", 3, start="e")
+
+
+def test_integers_are_passed_to_a_model_that_takes_them(read):
+    x = np.arange(30).reshape(5, 6)
+    for dtype in (np.int64, np.uint8, ">i2", np.uint64):
+        samples = read(TOKENS, Preprocessing(scale=9.0), x=x.astype(dtype), y=Y)
+        assert samples.x.dtype == np.int32
+        np.testing.assert_array_equal(samples.x, x)
+        kind = np.dtype(dtype).newbyteorder("=")
+        assert samples.notes == (f"x is {kind}: passed to the model as it is, no preprocessing",)
+        assert samples.warnings[0].endswith("the preprocessing options do not apply")
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.full((5, 6), 2**31), "values from 2147483648 to 2147483648 overflow the model's int32"),
+        (np.full((5, 6), -(2**63)), "overflow the model's int32 input"),
+        (np.full((5, 6), 2**64 - 1, np.uint64), "overflow the model's int32 input"),
+        (np.zeros((5, 7), int), r"shape \(5, 7\), the model takes \(n, 6\); x that is not uint8"),
+        (np.zeros((5, 6)), "dtype float64; expected int32 .passed to the model as it is. or uint8"),
+        (np.zeros((5, 6), bool), "dtype bool; expected int32"),
+    ],
+)
+def test_what_a_model_of_integers_does_not_take(read, x, message):
+    with pytest.raises(DataError, match=message):
+        read(TOKENS, x=x, y=Y)
+
+
+def test_images_for_a_model_that_takes_pixels_as_integers(read):
+    pixels = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
+    model = Interface("x", np.dtype(np.uint8), (None, 3, 4, 4), None, "y", "y", 3, start="f")
+    samples = read(model, x=pixels, y=[0])
+    np.testing.assert_array_equal(samples.x, pixels.transpose(0, 3, 1, 2))
+    assert samples.preprocessing["scale"] == 1.0
 
 
 def test_float_x_is_passed_as_it_is(read):
@@ -304,7 +343,7 @@ def test_random_damage_never_escapes_as_another_error(tmp_path):
 
 
 def test_uint8_for_a_model_that_takes_no_images(read):
-    with pytest.raises(DataError, match="takes no images; give samples as float x"):
+    with pytest.raises(DataError, match="takes no images; give samples as float32 x"):
         read(interface(16), x=np.zeros((5, 16), np.uint8))
 
 

@@ -51,6 +51,29 @@ def test_layouts():
     np.testing.assert_array_equal(grey, RGB[..., 0])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_a_model_of_integers_gets_pixels_as_they_are(dtype):
+    got = apply(Preprocessing(), dtype=dtype)
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, RGB.transpose(2, 0, 1))
+    centred = apply(Preprocessing(mean=(128,)), dtype=np.int8)
+    np.testing.assert_array_equal(centred, RGB.transpose(2, 0, 1).astype(int) - 128)
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype"),
+    [
+        ({"scale": 1 / 255}, np.uint8),
+        ({"std": (2,)}, np.uint8),
+        ({"mean": (1,)}, np.uint8),
+        ({}, np.int8),
+    ],
+)
+def test_a_model_of_integers_takes_whole_numbers_in_its_range(asked, dtype):
+    with pytest.raises(DataError, match=r"whole numbers \(u?int8\); leave out scale"):
+        apply(Preprocessing(**asked), dtype=dtype)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_values_are_rounded_once_to_the_models_dtype(dtype):
     got = apply(Preprocessing(), dtype=dtype)
@@ -158,7 +181,9 @@ def test_values_out_of_range_are_refused(fields, message):
 
 
 def test_describe_is_json():
-    described = Preprocessing(mean=[0.5], std=[0.5], resize=[8, 9], crop=[5, 4]).describe()
+    asked = Preprocessing(mean=[0.5], std=[0.5], resize=[8, 9], crop=[5, 4])
+    described = asked.describe(np.dtype("float32"))
+    assert asked.describe(np.dtype("uint8"))["scale"] == 1.0
     assert json.loads(json.dumps(described)) == {
         "scale": 1 / 255,
         "mean": [0.5],

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mmbm_onnx.data import Preprocessing
@@ -29,9 +31,10 @@ def test_own_fields(read):
 
 
 def test_own_description_can_be_read_back(read):
-    described = Preprocessing(mean=(0.1,), resize=(7, 8), channel_order="bgr").describe()
+    asked = Preprocessing(mean=(0.1,), resize=(7, 8), channel_order="bgr")
+    described = asked.describe(np.dtype("float32"))
     del described["notes"]
-    assert read(described) == Preprocessing(mean=(0.1,), resize=(7, 8), channel_order="bgr")
+    assert read(described) == replace(asked, scale=1 / 255)
 
 
 def test_vit_as_it_is_saved(read):

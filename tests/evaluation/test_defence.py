@@ -95,7 +95,7 @@ def test_a_graph_without_the_logits_cannot_be_measured() -> None:
     assert gate.message.startswith("could not be measured: ")
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_probes_are_seeded_finite_and_go_beyond_the_data(dtype) -> None:
     x = (np.arange(60).reshape(20, 3) + 1).astype(dtype)
     probes = probe_inputs(x)
@@ -103,6 +103,21 @@ def test_probes_are_seeded_finite_and_go_beyond_the_data(dtype) -> None:
     assert np.array_equal(probes[: len(x)], x)
     assert np.array_equal(probes, probe_inputs(x))
     assert probes.max() > 3 * x.max()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_probes_of_integers_stay_between_those_of_the_data(dtype) -> None:
+    x = (np.arange(60).reshape(20, 3) + 1).astype(dtype)
+    probes = probe_inputs(x)
+    assert probes.dtype == x.dtype
+    assert np.array_equal(probes[: len(x)], x)
+    assert np.array_equal(probes, probe_inputs(x))
+    others = probes[len(x) :]
+    assert (others.min(), others.max()) == (1, 60)
+    same = others[:20]  # one value of each sample's, all over it
+    assert (same == same[:, :1]).all() and (same[:, :1] == x).any(1).all()
+    assert len(np.unique(others[20:84], axis=0)) == 64
+    assert set(np.unique(others[84:])) == {1, 60}
 
 
 @pytest.mark.parametrize("bounds", [TENSOR, CHANNEL])

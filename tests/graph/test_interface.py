@@ -74,10 +74,18 @@ def test_floating_point_inputs(kind: str, dtype: type) -> None:
     assert interface(f"({kind}[N,4] x) => ({kind}[N,4] y) {{ y = Neg (x) }}").input_dtype == dtype
 
 
-@pytest.mark.parametrize("kind", ["uint8", "int64", "bool", "string"])
+@pytest.mark.parametrize("kind", ["uint16", "uint32", "uint64", "bool", "string"])
 def test_other_inputs_are_refused(kind: str) -> None:
     text = refusal(ModelError, f"({kind}[N,4] x) => (float[N,4] y) {{ y = Cast <to = 1> (x) }}")
     assert f"input 'x' is {kind.upper()}" in text
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "int32", "int64"])
+def test_integers_start_where_they_become_floating_point(kind: str) -> None:
+    text = f"({kind}[N,4] x) => (float[N,4] y) {{ e = Cast <to = 1> (x) y = Neg (e) }}"
+    found = interface(text)
+    assert (found.input_dtype, found.start) == (kind, "e")
+    assert interface("(float[N,4] x) => (float[N,4] y) { y = Neg (x) }").start is None
 
 
 def test_sequences_are_refused() -> None:

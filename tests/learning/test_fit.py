@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmbm_onnx.errors import DataError, OptionError
+from mmbm_onnx.execution.points import Points
 from mmbm_onnx.learning.fit import _Loop, learn_bounds
 from mmbm_onnx.learning.judge import Judge
 from mmbm_onnx.learning.margin import margins, max_margin_inputs
@@ -42,7 +43,7 @@ def test_penalty_limits_the_margin_that_any_input_reaches(planted, sites, clean)
     """With the penalty's sign or weight broken, this fails."""
     inputs, labels = max_margin_inputs(
         planted,
-        (5,),
+        Points(torch.zeros(1, 5)),
         4,
         settings_for("mmac"),
         per_class=10,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mmbm_onnx.execution.points import Points
 from mmbm_onnx.learning.margin import margins, max_margin_inputs
 from mmbm_onnx.learning.settings import settings_for
 
@@ -32,9 +33,9 @@ def test_inputs_climb_to_large_margins_inside_the_range(planted, method: str) ->
     settings = settings_for(method)
 
     def make(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return max_margin_inputs(
+        inputs, labels = max_margin_inputs(
             planted,
-            (5,),
+            Points(torch.zeros(1, 5)),
             4,
             replace(settings, input_steps=steps),
             per_class=6,
@@ -42,6 +43,7 @@ def test_inputs_climb_to_large_margins_inside_the_range(planted, method: str) ->
             high=1.0,
             generator=torch.Generator().manual_seed(3),
         )
+        return inputs.values, labels
 
     start, labels = make(0)
     end, _ = make(100)
@@ -59,9 +61,11 @@ def test_inputs_depend_on_the_seed_alone(planted) -> None:
     def make(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         settings = settings_for("mmac")
-        return max_margin_inputs(
-            planted, (5,), 4, settings, per_class=3, low=0.0, high=1.0, generator=generator
-        )[0]
+        clean = Points(torch.zeros(1, 5))
+        inputs, _ = max_margin_inputs(
+            planted, clean, 4, settings, per_class=3, low=0.0, high=1.0, generator=generator
+        )
+        return inputs.values
 
     assert torch.equal(make(5), make(5))
     assert not torch.equal(make(5), make(6))

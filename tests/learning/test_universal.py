@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mmbm_onnx.execution.points import Points
 from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.settings import settings_for
 from mmbm_onnx.learning.universal import UniversalAttackers
@@ -14,7 +15,7 @@ SETTINGS = replace(settings_for("mmac-universal"), sizes=(0.1, 0.4), batch_size=
 
 
 def make(planted, clean, seed: int = 0) -> UniversalAttackers:
-    x = torch.from_numpy(clean.x)
+    x = Points(torch.from_numpy(clean.x))
     generator = torch.Generator().manual_seed(seed)
     decisions = torch.from_numpy(clean.y)
     return UniversalAttackers(planted, x, decisions, 4, SETTINGS, generator, UNIT)
@@ -47,7 +48,8 @@ def test_patterns_drive_clean_samples_of_other_classes_to_their_class(
     planted, clean, found
 ) -> None:
     samples = torch.arange(len(clean.x))
-    x, targets = found.batch(samples)
+    attacks, targets = found.batch(samples)
+    x = attacks.values
     assert x.shape == clean.x.shape
     assert float(x.min()) >= clean.x.min() and float(x.max()) <= clean.x.max()
     assert (targets != torch.from_numpy(clean.y)).all()
@@ -67,7 +69,7 @@ def test_patterns_attack_the_bounded_network(planted, clean) -> None:
 
 def test_many_classes_take_turns_until_all_have_had_theirs(planted, clean) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.from_numpy(clean.x), torch.from_numpy(clean.y)
+    x, y = Points(torch.from_numpy(clean.x)), torch.from_numpy(clean.y)
     attackers = UniversalAttackers(planted, x, y, 50, SETTINGS, generator, UNIT)
     seen: set[int] = set()
     for left in (30, 10, 0):
@@ -81,7 +83,7 @@ def test_many_classes_take_turns_until_all_have_had_theirs(planted, clean) -> No
 def test_the_class_that_is_reached_furthest_is_attacked_most(
     planted, clean, focus, low, high
 ) -> None:
-    x, decisions = torch.from_numpy(clean.x), torch.from_numpy(clean.y)
+    x, decisions = Points(torch.from_numpy(clean.x)), torch.from_numpy(clean.y)
     attackers = UniversalAttackers(
         planted,
         x,
@@ -133,7 +135,7 @@ def test_margins_that_are_not_finite_do_not_stick(planted, clean) -> None:
 
 @pytest.mark.parametrize(("unit", "moves"), [(UNIT, True), (-1e6, False)])
 def test_a_margin_that_suffices_pulls_no_further(planted, clean, unit: float, moves: bool) -> None:
-    x, y = torch.from_numpy(clean.x), torch.from_numpy(clean.y)
+    x, y = Points(torch.from_numpy(clean.x)), torch.from_numpy(clean.y)
     generator = torch.Generator().manual_seed(0)
     attackers = UniversalAttackers(planted, x, y, 4, SETTINGS, generator, unit)
     attackers._draw()
