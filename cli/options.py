@@ -126,7 +126,8 @@ def preprocessing_options(command: Command) -> Command:
             type=INPUT,
             metavar="FILE",
             help="JSON that says how images become tensors: preprocessor_config.json of Hugging "
-            "Face, or the names of the options below.  [default: pixels / 255, or as they are for a model of integers]",
+            "Face, or the names of the options below.  [default: pixels / 255, for a model of "
+            "integers pixels as they are]",
         ),
         click.option(
             "--scale",
