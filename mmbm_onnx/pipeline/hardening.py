@@ -27,7 +27,7 @@ from mmbm_onnx.pipeline.devices import torch_settings
 from mmbm_onnx.pipeline.pairing import Paired
 from mmbm_onnx.pipeline.preparation import Prepared
 from mmbm_onnx.pipeline.result import HardenResult
-from mmbm_onnx.pipeline.written import Written, write_graphs
+from mmbm_onnx.pipeline.written import Written, rehearse, write_graphs
 from mmbm_onnx.report.json_report import harden_report
 from mmbm_onnx.report.pieces import (
     DetectorPart,
@@ -78,6 +78,7 @@ class Pipeline:
                 )
             with clock.phase("learn", told=False):
                 sites, unreached = self._reached(classifier, fit, prepared.report.sites)
+                rehearse(proto, interface, sites, detector=self.wants_detector)
                 learned, settings = self._learn(classifier, prepared, sites, clock)
             with clock.phase("write"):
                 written = write_graphs(

@@ -24,9 +24,11 @@ from mmbm_onnx.pipeline.pairing import Paired, Pairing
 from mmbm_onnx.pipeline.preparation import BATCH
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.checks import check_signature, check_written
+from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
+from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.runtime.batches import affordable_batch
-from mmbm_onnx.types import Interface, Samples, Site
+from mmbm_onnx.types import Bounds, Interface, Samples, Site
 
 # Of bounded logits in ONNX Runtime against torch, relative to the largest logit.
 _TOLERANCE = 1e-4
@@ -52,6 +54,28 @@ class Written:
     clean_max: Mapping[str, float]
     share_above: Mapping[str, float]
     torch_difference: float
+
+
+def rehearse(
+    proto: onnx.ModelProto, interface: Interface, sites: Sequence[Site], *, detector: bool
+) -> None:
+    """Build the graphs with bounds and a null that mean nothing, so that what stands in the way is
+    told before the bounds are learned.
+
+    Args:
+        proto: The graph to work on; not changed.
+        interface: How it is fed and read.
+        sites: Where bounds go.
+        detector: Whether a detector graph is wanted.
+
+    Raises:
+        RewriteError: As ``write_graphs``, short of what the bounds themselves tell.
+    """
+    bounds = Bounds({site.tensor: np.ones((), np.float32) for site in sites})
+    check_written(insert_bounds(proto, sites, bounds))
+    if detector:
+        null = fit_null(np.linspace(-1, 1, 99, dtype=np.float32), 0.01)
+        check_written(build_detector(proto, interface, sites, bounds, null))
 
 
 def write_graphs(

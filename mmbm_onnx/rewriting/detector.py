@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from mmbm_onnx.errors import RewriteError
-from mmbm_onnx.graph.walk import value_types
+from mmbm_onnx.graph.walk import shape_of, value_types
 from mmbm_onnx.rewriting.branches import Branch
 from mmbm_onnx.rewriting.decision import Decision, decide
 from mmbm_onnx.rewriting.evidence import Evidence
@@ -278,14 +278,13 @@ def _rank(name: str, types: dict[str, onnx.TypeProto], interface: Interface) -> 
             f"output {name!r} depends on the logits and is {what}, which cannot be corrected; "
             "remove it or use --no-detector"
         )
-    dims = kind.shape.dim
-    length = dims[0].dim_value if len(dims) and dims[0].HasField("dim_value") else None
-    if not len(dims) or (length is not None and length != interface.batch):
+    shape = shape_of(types[name])
+    if not shape or shape[0] not in (None, interface.batch):
         raise RewriteError(
             f"output {name!r} depends on the logits but has no batch axis to correct it by; "
             "remove it or use --no-detector"
         )
-    return len(dims)
+    return len(shape)
 
 
 def _select(

@@ -230,6 +230,23 @@ def test_no_detector(case) -> None:
     assert made.report["detector"] is None
 
 
+def test_what_stands_in_the_detectors_way_is_told_before_learning(case, monkeypatch) -> None:
+    class LearningError(Exception):
+        pass
+
+    def learn(*arguments: object, **options: object) -> None:
+        raise LearningError
+
+    monkeypatch.setattr(hardening, "learn_bounds", learn)
+    proto = onnx.load(case.model)
+    taken = onnx.helper.make_node("Identity", ["logits"], ["mmbm_flagged"])
+    proto.graph.node.append(taken)
+    with pytest.raises(RewriteError, match="mmbm_flagged"):
+        harden(proto, case.npz)
+    with pytest.raises(LearningError):
+        harden(proto, case.npz, detector=False)
+
+
 def test_a_torch_module_is_exported_first(case) -> None:
     torch.manual_seed(0)
     module = torch.nn.Sequential(

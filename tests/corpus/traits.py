@@ -479,6 +479,8 @@ def paddle() -> onnx.ModelProto:
         node.name = ""
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
+    for info in (*proto.graph.input, *proto.graph.output):
+        info.type.tensor_type.shape.dim[0].dim_value = -1  # of any length
     return proto
 
 

@@ -1,0 +1,1 @@
+"""Networks that others trained and shipped, hardened end to end."""
