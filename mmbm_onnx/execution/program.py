@@ -1,16 +1,17 @@
-"""A graph, or the branch of an If, compiled into steps that run on named torch tensors."""
+"""A graph, a branch or the body of a loop, compiled into steps that run on named torch tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 import torch
 
 import mmbm_onnx.execution.operators  # noqa: F401  (registers the implementations)
-from mmbm_onnx.errors import MmbmError, ModelError
+from mmbm_onnx.errors import MmbmError, ModelError, UnsupportedOperatorError
 from mmbm_onnx.execution.constants import promoted, tensor_from_proto
+from mmbm_onnx.execution.operators.control import MOST_ROUNDS, Rounds
 from mmbm_onnx.execution.planning import Node, Plan, make_plan
 from mmbm_onnx.execution.steps import Step, make_step
 
@@ -95,6 +96,7 @@ class Program:
         names: Every tensor name of the graph and of the graphs inside it.
         constants: CPU tensors of initializers and of everything that depends on them alone.
         free: Names the graph takes from the enclosing one.
+        inputs: Names of the graph's inputs that have no value of their own, in order.
         results: Names of the graph's outputs.
         settings: Device and precision.
     """
@@ -120,8 +122,8 @@ class Program:
                 self.constants[name] = tensor_from_proto(tensor, settings.promote_half)
             except MmbmError as error:
                 self._unreadable[name] = error
-        inputs = {value.name for value in graph.input}
-        self.names = inputs | set(initializers)
+        self.inputs = tuple(value.name for value in graph.input if value.name not in initializers)
+        self.names = set(self.inputs) | set(initializers)
         free: set[str] = set()
         for proto in graph.node:
             step = make_step(proto, opsets, settings.promote_half)
@@ -195,16 +197,23 @@ class Program:
             self._plans[key] = plan
         return plan
 
-    def run(self, request: Request, outer: Scope | None = None) -> list[torch.Tensor]:
+    def run(
+        self,
+        request: Request,
+        outer: Scope | None = None,
+        arguments: Sequence[torch.Tensor] = (),
+    ) -> list[torch.Tensor]:
         """Run what ``request`` needs of this graph.
 
-        Requested tensors are put into ``request.collected``.
+        Requested tensors are put into ``request.collected``. ``arguments`` are the values of the
+        graph's inputs, if it is the body of a loop.
 
         Returns:
             The values of the graph's own outputs, in order, if this is an inner graph; else
             nothing.
         """
-        fed = {name: value for name, value in request.fed.items() if name in self.names}
+        fed = dict(zip(self.inputs, arguments, strict=True)) if arguments else {}
+        fed |= {name: value for name, value in request.fed.items() if name in self.names}
         wanted = tuple(sorted(request.outputs & self.names))
         results = self.results if outer is not None else ()
         outputs = tuple(dict.fromkeys(results + wanted))
@@ -230,7 +239,9 @@ class Program:
         step = self._nodes[index].step
         result = step.call(self._inputs(step, scope))
         branches = self._branches[index]
-        if branches:
+        if isinstance(result, Rounds):
+            result = self._loop(branches["body"], result, step, scope, request)
+        elif branches:
             # An operator with subgraphs answers with the name of the one to run.
             assert isinstance(result, str)
             result = tuple(branches[result].run(request, scope))
@@ -238,6 +249,39 @@ class Program:
             if name not in request.fed:
                 value = promoted(value, self.settings.promote_half)
                 scope.values[name] = request.transformed(name, value)
+
+    def _loop(
+        self, body: Program, start: Rounds, step: Step, scope: Scope, request: Request
+    ) -> tuple[torch.Tensor, ...]:
+        """Final carried values, then what each round gave, stacked; requested tensors of the body
+        are collected one round after the other along axis 0.
+
+        Raises:
+            UnsupportedOperatorError: Too many rounds, or none where there is something to stack.
+        """
+        carried = list(start.carried)
+        given: list[list[torch.Tensor]] = []
+        collected: dict[str, list[torch.Tensor]] = {}
+        go, done = start.go, 0
+        while go and done < start.most:
+            if done == MOST_ROUNDS:
+                raise UnsupportedOperatorError(f"{step.label}: runs more than {done} rounds")
+            inner = replace(request, collected={})
+            values = body.run(inner, scope, [torch.tensor(done), torch.tensor(True), *carried])
+            go = bool(values[0].reshape(()).item())
+            carried = values[1 : 1 + len(carried)]
+            given.append(values[1 + len(carried) :])
+            for name, value in inner.collected.items():
+                collected.setdefault(name, []).append(value)
+            done += 1
+        if not given and len(step.outputs) > len(carried):
+            raise UnsupportedOperatorError(
+                f"{step.label}: runs no round, so the shape of what they would give is not known"
+            )
+        for name, parts in collected.items():
+            if name not in request.collected:
+                request.collected[name] = torch.cat(parts) if parts[0].ndim else torch.stack(parts)
+        return (*carried, *(torch.stack(parts) for parts in zip(*given, strict=True)))
 
     def _inputs(self, step: Step, scope: Scope) -> list[torch.Tensor | None]:
         values = [scope.value(name) if name else None for name in step.inputs]

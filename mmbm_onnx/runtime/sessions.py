@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError, RuntimeMissingError
+from mmbm_onnx.graph.walk import graphs
 from mmbm_onnx.runtime.providers import (
     load_onnxruntime,
     one_line,
@@ -23,6 +26,8 @@ from mmbm_onnx.runtime.providers import (
 MOST_THREADS = max(64, 4 * (os.cpu_count() or 1))
 # Above ERROR: every error comes back as an exception, and ours are one line.
 _FATAL_ONLY = 4
+# Seconds that a run of a model with loops may take: a file can hold one that never ends.
+_PATIENCE = 300.0
 
 
 class Session:
@@ -70,6 +75,7 @@ class Session:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._may_loop = isinstance(model, onnx.ModelProto) and _has_loop(model)
         self._where = label or (str(model) if isinstance(model, Path) else "the model")
         source = str(model) if isinstance(model, Path) else _to_bytes(model)
         try:
@@ -103,7 +109,8 @@ class Session:
             One array per output.
 
         Raises:
-            ModelError: An output does not exist, or ONNX Runtime refuses to run.
+            ModelError: An output does not exist, ONNX Runtime refuses to run, or a model with
+                loops does not come to an end.
         """
         wanted = self.output_names if outputs is None else tuple(outputs)
         for name in wanted:
@@ -113,11 +120,46 @@ class Session:
                 )
         try:
             # An empty list would mean all outputs to ONNX Runtime.
-            return list(self._session.run(list(wanted), dict(feeds))) if wanted else []
+            with self._ended_in_time() as options:
+                return list(self._session.run(list(wanted), dict(feeds), options)) if wanted else []
         except Exception as error:
             text = one_line(error)
             hint = "; try a smaller batch" if "allocate" in text.lower() else ""
+            if "terminate flag" in text:
+                hint = f"; its loops did not end within {_PATIENCE:.0f} seconds"
             raise ModelError(f"ONNX Runtime cannot run {self._where}: {text}{hint}") from error
+
+    @contextlib.contextmanager
+    def _ended_in_time(self) -> Iterator[Any]:
+        """Options of a run, which ends in an error if it takes too long; None without loops."""
+        if not self._may_loop:
+            yield None
+            return
+        options = load_onnxruntime().RunOptions()
+        options.log_severity_level = _FATAL_ONLY
+
+        def end() -> None:
+            options.terminate = True
+
+        timer = threading.Timer(_PATIENCE, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield options
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _has_loop(proto: onnx.ModelProto) -> bool:
+    """Whether a node of any graph or local function is a Loop."""
+    bodies = [onnx.GraphProto(node=function.node) for function in proto.functions]
+    return any(
+        node.op_type == "Loop"
+        for top in (proto.graph, *bodies)
+        for _, graph in graphs(top)
+        for node in graph.node
+    )
 
 
 def _way_out(model: onnx.ModelProto | bytes | Path, text: str) -> str:

@@ -448,6 +448,21 @@ def pixels() -> onnx.ModelProto:
     return model(before + CONVOLUTIONAL.format(x="v"), inputs="uint8[N, 6, 6, 2] x")
 
 
+@trait("a Loop before activations", uncovered=1)
+def looped() -> onnx.ModelProto:
+    before = """
+        n = Constant <value_int = 3> () start = Constant <value = bool {1}> ()
+        z = Loop (n, start, x) <body = body (int64 i, bool go, float[N, 2, 6, 6] v) =>
+            (bool on, float[N, 2, 6, 6] w) {
+            on = Identity (go) r = Relu (v) h = Sin (v) w = Add (r, h)
+        }>
+    """
+    proto = model(before + CONVOLUTIONAL.format(x="z"))
+    # What a Loop carries may change its shape, so exporters say what it is.
+    proto.graph.value_info.append(helper.make_tensor_value_info("z", 1, ["N", 2, 6, 6]))
+    return proto
+
+
 @trait("TensorFlow's activations, and padding of its own", shape=(6, 6, 2))
 def tensorflow() -> onnx.ModelProto:
     body = """

@@ -22,5 +22,5 @@ def test_every_operator_has_its_oldest_opset_and_all_its_limits() -> None:
         assert int(opset) <= entry.since
         assert entry.limits in limits
     assert "| Relu | 1 |" in page
-    assert "Loop" in page.split("## Not executed")[1]
+    assert "Scan" in page.split("## Not executed")[1]
     assert "Attention" in page.split("## By their body")[1].split("##")[0]

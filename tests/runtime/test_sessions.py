@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,7 +9,7 @@ import pytest
 from onnx import parser
 
 from mmbm_onnx.errors import ModelError, OptionError, RuntimeMissingError
-from mmbm_onnx.runtime import Session
+from mmbm_onnx.runtime import Session, sessions
 
 MODEL = parser.parse_model(
     """<ir_version: 9, opset_import: ["": 17]>
@@ -167,3 +169,29 @@ def test_an_operator_that_is_missing_for_integers_points_nowhere():
     with pytest.raises(ModelError, match="Gemm") as caught:
         Session(proto)
     assert "convert" not in str(caught.value)
+
+
+ENDLESS = """
+    <ir_version: 8, opset_import: ["" : 17]> loop (float[N, 2] x) => (float[N, 2] y) {
+        y = Loop (, , x) <body = body (int64 i, bool c, float[N, 2] v) =>
+            (bool d, float[N, 2] w) { d = Identity (c) w = Relu (v) }>
+    }
+"""
+
+
+def test_a_loop_without_end_is_ended(monkeypatch, capfd):
+    monkeypatch.setattr(sessions, "_PATIENCE", 0.5)
+    session = Session(onnx.parser.parse_model(ENDLESS), threads=1)
+    with pytest.raises(ModelError, match=r"its loops did not end within") as caught:
+        session.run(None, {"x": np.ones((1, 2), np.float32)})
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_loop_that_ends_in_time_is_left_alone(monkeypatch):
+    proto = onnx.parser.parse_model(ENDLESS)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array(3), "n"))
+    proto.graph.node[0].input[0] = "n"
+    x = np.ones((1, 2), np.float32)
+    assert (Session(proto, threads=1).run(None, {"x": x})[0] == x).all()
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
