@@ -59,7 +59,8 @@ def find_start(
         raise ModelError(
             f"{label}: the integers of input {source!r} reach the logits by no look-up or Cast to "
             "floating point in the main graph, so there is nothing that an attack could change in "
-            "small steps; inline local functions, or give the embedded values as the input"
+            "small steps (one inside a Loop or a local function does not count); give the "
+            "embedded values as the input"
         )
     if len(starts) == 1:
         return starts[0]

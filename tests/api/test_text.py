@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import warnings
+
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import Tensor, nn
 
 from mmbm_onnx import Samples, harden, inspect, verify
 from mmbm_onnx.errors import DataError, ModelError
@@ -131,3 +136,71 @@ def test_an_embedding_behind_all_activations_is_refused() -> None:
     model.graph.node.extend(ordered)
     with pytest.raises(ModelError, match=r"no activation follows 'words'.*meet no bound"):
         harden(model, sentences(240, seed=1), threads=1)
+
+
+class Transformer(nn.Module):
+    """Padding is masked in attention and left out of the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, 8, padding_idx=0)
+        self.places = nn.Parameter(torch.randn(LENGTH, 8))
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0)
+        self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        blank = tokens == 0
+        value = self.body(self.words(tokens) + self.places, src_key_padding_mask=blank)
+        said = (~blank).float().unsqueeze(-1)
+        return self.head((value * said).sum(1) / said.sum(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, 8)
+        self.body = nn.LSTM(8, 8, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, CLASSES))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        value, _ = self.body(self.words(tokens))
+        return self.head(value.mean(1))
+
+
+def exported(module: nn.Module, opset: int | None) -> onnx.ModelProto:
+    """By the default exporter, or by the TorchScript one for an operator set."""
+    tokens = torch.ones(2, LENGTH, dtype=torch.int64)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if opset is None:
+            batch = torch.export.Dim("batch", min=1, max=64)
+            program = torch.onnx.export(
+                module, (tokens,), dynamic_shapes=({0: batch},), verbose=False
+            )
+            assert program is not None
+            return program.model_proto
+        axes = {"x": {0: "batch"}, "y": {0: "batch"}}
+        names = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": axes}
+        torch.onnx.export(module, (tokens,), buffer, dynamo=False, opset_version=opset, **names)
+    return onnx.load_from_string(buffer.getvalue())
+
+
+@pytest.mark.parametrize("opset", [None, 14])
+@pytest.mark.parametrize("kind", [Transformer, Recurrent])
+def test_exported_networks_are_taken(kind: type[nn.Module], opset: int | None) -> None:
+    torch.manual_seed(0)
+    module, (tokens, topics) = kind(), sentences(240, seed=1)
+    x, y = torch.from_numpy(tokens), torch.from_numpy(topics)
+    optimizer = torch.optim.Adam(module.parameters(), 0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    model = exported(module.eval(), opset)
+    found = inspect(model).interface
+    assert found is not None and found.start is not None
+    result = harden(model, (tokens, topics), epochs=2, threads=1, max_accuracy_drop=1)
+    assert result.passed, result.gates
+    assert result.report["figures"]["original"]["accuracy"] > 0.95
