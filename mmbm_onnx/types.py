@@ -100,6 +100,7 @@ class Interface:
             ``"logit"``, a softmax of several, or a ``"sigmoid"`` of a single one.
         start: Of a model that takes integers, the tensor that they are embedded as, which
             gradients flow to; None where the input itself is floating point.
+        tokens: Whether its integers are looked up in a table, so that they are no pixels.
     """
 
     input: str
@@ -111,6 +112,7 @@ class Interface:
     classes: int
     head: Head = "logits"
     start: str | None = None
+    tokens: bool = False
 
     @property
     def single(self) -> bool:

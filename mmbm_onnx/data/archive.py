@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmbm_onnx.data.assemble import assemble_images
 from mmbm_onnx.data.integers import as_integers, takes_integers
-from mmbm_onnx.data.layout import as_channels_last, image_input
+from mmbm_onnx.data.layout import as_channels_last, image_input, takes_images
 from mmbm_onnx.data.npy import ArrayMember, load_member, open_member
 from mmbm_onnx.data.preprocessing import Preprocessing
 from mmbm_onnx.errors import DataError
@@ -126,7 +126,9 @@ def _is_ready(x: ArrayMember, interface: Interface) -> bool:
     """Whether an array is the model's input already; if not, it can only be images."""
     if not takes_integers(interface):
         return x.dtype.kind == "f" and x.dtype.itemsize <= 8
-    return x.dtype.kind in "iu" and (x.dtype != np.uint8 or len(x.shape) < 3)
+    if x.dtype.kind not in "iu":
+        return False
+    return x.dtype != np.uint8 or len(x.shape) < 3 or not takes_images(interface)
 
 
 def _check_shape(member: ArrayMember, interface: Interface) -> None:

@@ -62,6 +62,10 @@ def image_input(interface: Interface, layout: LayoutOption = "auto") -> ImageInp
     shape = interface.input_shape
     name = f"input {interface.input!r} of shape {_text(shape)}"
     kind = interface.input_dtype.name
+    if interface.tokens:
+        raise DataError(
+            f"{name} is looked up in a table, not seen; give samples as {kind} x in a .npz"
+        )
     if len(shape) == 3:
         if layout != "auto":
             raise DataError(f"{name} has no channel axis; leave the layout out")
@@ -82,6 +86,16 @@ def image_input(interface: Interface, layout: LayoutOption = "auto") -> ImageInp
             f"{name} has no axis of 1 or 3 channels; give samples as {kind} x in a .npz"
         )
     raise DataError(f"{name} is not {layout.upper()} with 1 or 3 channels")
+
+
+def takes_images(interface: Interface) -> bool:
+    """Whether a model's input can be seen as an image, by its shape."""
+    try:
+        image_input(interface)
+    except DataError:
+        shape = interface.input_shape
+        return len(shape) == 4 and not interface.tokens and bool({*shape[1::2]} & {1, 3})
+    return True
 
 
 def as_channels_last(

@@ -225,7 +225,8 @@ def _whole(values: npt.NDArray[np.float64], dtype: np.dtype[Any]) -> npt.NDArray
         return values.astype(dtype)
     raise DataError(
         f"preprocessing: pixels become values from {values.min():.4g} to {values.max():.4g}, the "
-        f"model takes whole numbers ({dtype}); leave out scale, mean and std, or choose them so"
+        f"model takes whole numbers from {limits.min} to {limits.max} ({dtype}); choose scale, "
+        "mean and std so"
     )
 
 

@@ -22,6 +22,7 @@ from mmbm_onnx.evaluation.gates import Gate, holds
 from mmbm_onnx.evaluation.predictions import Verdicts
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.outputs import with_outputs
+from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import PREFIX, read_provenance
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.graph.walk import ancestors, constant_values, graphs, inner_graphs
@@ -78,7 +79,7 @@ def hardened_effective(
             answers.append(np.asarray(found[interface.logits]))
     except MmbmError as error:
         return holds(name, False, f"could not be measured: {error}")
-    half = answers[0].dtype.itemsize == 2
+    half = has_halves(original)
     tolerance = _HALF_TOLERANCE if half else _TOLERANCE
     changed = int(_changed_rows(answers[0], answers[1], tolerance).sum())
     what = f"{len(probes)} clean, amplified and noise inputs"

@@ -95,7 +95,23 @@ class Classifier:
                     "the input"
                 )
             parts.append(values)
-        return Points(torch.cat(parts), x)
+        points = Points(torch.cat(parts), x)
+        self._check_apart(run, points[:batch_size])
+        return points
+
+    def _check_apart(self, run: Callable[[Results], Results], points: Points) -> None:
+        """Make sure that each value belongs to its sample: they change places together."""
+        start = self.interface.start
+        assert start is not None and points.samples is not None
+        moved = {self.interface.input: points.samples.roll(1, 0)}
+        if not torch.allclose(
+            self._grouped(run, moved)[start], points.values.roll(1, 0), rtol=1e-3, atol=1e-5
+        ):
+            raise ModelError(
+                f"input {self.interface.input!r} is embedded as {start!r}, whose axis 0 is not the "
+                "batch, so samples cannot be attacked one by one; give the embedded values as the "
+                "input"
+            )
 
     @overload
     def logits(self, x: Tensor | Points, bounds: Mapping[str, Tensor] | None = None) -> Tensor: ...

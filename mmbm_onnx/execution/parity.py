@@ -15,14 +15,13 @@ from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.expansion import all_nodes
 from mmbm_onnx.execution.steps import describe
 from mmbm_onnx.graph.outputs import with_outputs
+from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.runtime.batches import run_logits
 from mmbm_onnx.runtime.sessions import Session
 
 TOLERANCE = 1e-4
 # ONNX Runtime rounds to half precision after every node, torch computes in float32.
 HALF_TOLERANCE = 2e-2
-
-_HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def check_parity(
         ModelError: A graph cannot be run.
     """
     if tolerance is None:
-        tolerance = HALF_TOLERANCE if _has_halves(proto) else TOLERANCE
+        tolerance = HALF_TOLERANCE if has_halves(proto) else TOLERANCE
     interface = classifier.interface
     session = Session(with_outputs(proto, [interface.logits]), provider=provider)
     reference = run_logits(session, interface, x)
@@ -165,17 +164,3 @@ def _produced(graph: onnx.GraphProto, last: str) -> dict[str, onnx.NodeProto]:
     return {
         name: node for node in reversed(chosen) for name in node.output if name and name in needed
     }
-
-
-def _has_halves(proto: onnx.ModelProto) -> bool:
-    """Whether an input, an initializer or a Cast is in half precision."""
-    if any(tensor.data_type in _HALVES for tensor in proto.graph.initializer):
-        return True
-    if any(value.type.tensor_type.elem_type in _HALVES for value in proto.graph.input):
-        return True
-    return any(
-        attribute.name == "to" and attribute.i in _HALVES
-        for node in all_nodes(proto.graph)
-        if node.op_type == "Cast"
-        for attribute in node.attribute
-    )

@@ -82,6 +82,7 @@ class Request:
     transforms: Mapping[str, Transform]
     optional: frozenset[str] = frozenset()
     collected: dict[str, torch.Tensor] = field(default_factory=dict)
+    rounds: list[None] = field(default_factory=list)  # of all loops together
 
     def transformed(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """The value after the transform of that name, if there is one."""
@@ -264,8 +265,11 @@ class Program:
         collected: dict[str, list[torch.Tensor]] = {}
         go, done = start.go, 0
         while go and done < start.most:
-            if done == MOST_ROUNDS:
-                raise UnsupportedOperatorError(f"{step.label}: runs more than {done} rounds")
+            request.rounds.append(None)
+            if len(request.rounds) > MOST_ROUNDS:
+                raise UnsupportedOperatorError(
+                    f"{step.label}: loops run more than {MOST_ROUNDS} rounds in all"
+                )
             inner = replace(request, collected={})
             values = body.run(inner, scope, [torch.tensor(done), torch.tensor(True), *carried])
             go = bool(values[0].reshape(()).item())

@@ -33,7 +33,7 @@ def find_start(
     logits: str,
     types: Mapping[str, onnx.TypeProto],
     label: str,
-) -> str:
+) -> tuple[str, bool]:
     """The tensor that stands for an integer input from where gradients flow.
 
     It is the result of the operator that turns the integers into floating-point values: a look-up
@@ -48,13 +48,18 @@ def find_start(
         types: Of the graph's tensors, by name, as far as known.
         label: What messages call the model.
 
+    Returns:
+        The tensor's name, and whether it comes of a look-up.
+
     Raises:
         ModelError: There is no such tensor.
     """
     last = {name: position for position, node in enumerate(graph.node) for name in node.output}
     nodes = list(graph.node)[: last.get(logits, -1) + 1]
     found = _embeddings(nodes, source, types)
-    starts = _leading_to(nodes, found[0], logits) or _leading_to(nodes, found[1], logits)
+    starts = _leading_to(nodes, found[0], logits)
+    tokens = bool(starts)
+    starts = starts or _leading_to(nodes, found[1], logits)
     if not starts:
         raise ModelError(
             f"{label}: the integers of input {source!r} reach the logits by no look-up or Cast to "
@@ -63,13 +68,13 @@ def find_start(
             "embedded values as the input"
         )
     if len(starts) == 1:
-        return starts[0]
+        return starts[0], tokens
     for node in nodes:
         for name in node.output:
             if name in ("", logits) or not _is_float(name, types):
                 continue
             if _parts(nodes, starts, name, logits):
-                return name
+                return name, tokens
     raise ModelError(
         f"{label}: the integers of input {source!r} are embedded {len(starts)} times "
         f"({', '.join(starts[:3])}) and the results never come together before the logits; give "

@@ -56,9 +56,9 @@ def find_interface(
     single = tail.head in SINGLE_HEADS
     classes = 2 if single else _classes(tail.logits, types, producers(proto.graph), label)
     _check_output(tail, shape[0], 1 if single else classes, types, label)
-    start = None
+    start, tokens = None, False
     if takes_integers(source.type.tensor_type.elem_type):
-        start = find_start(proto.graph, source.name, tail.logits, types, label)
+        start, tokens = find_start(proto.graph, source.name, tail.logits, types, label)
     return Interface(
         input=source.name,
         input_dtype=dtype,
@@ -69,6 +69,7 @@ def find_interface(
         classes=classes,
         head=tail.head,
         start=start,
+        tokens=tokens,
     )
 
 

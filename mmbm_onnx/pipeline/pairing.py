@@ -15,6 +15,7 @@ from mmbm_onnx.evaluation.compare import rows_that_differ
 from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
 from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
 from mmbm_onnx.execution.parity import HALF_TOLERANCE
+from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.graph.walk import ancestors
 from mmbm_onnx.learning.fit import Learned
@@ -180,7 +181,8 @@ class Pairing:
             shared = {name: verdicts.outputs[name] for name in original}
             differing = rows_that_differ(original, shared) & ~verdicts.flagged
             if not differing.any():
-                _check_scores(verdicts.score[: len(clean)], scoring.expected, x.dtype)
+                half = has_halves(self.proto)
+                _check_scores(verdicts.score[: len(clean)], scoring.expected, half=half)
                 return detector
         raise RewriteError(
             f"the detector changes {int(differing.sum())} of {len(x)} outputs that it does not "
@@ -189,9 +191,9 @@ class Pairing:
 
 
 def _check_scores(
-    found: npt.NDArray[Any], expected: npt.NDArray[np.float32], dtype: np.dtype[Any]
+    found: npt.NDArray[Any], expected: npt.NDArray[np.float32], *, half: bool
 ) -> None:
-    tolerance = HALF_TOLERANCE if dtype.itemsize == 2 else _TOLERANCE
+    tolerance = HALF_TOLERANCE if half else _TOLERANCE
     scale = float(np.abs(expected).max(initial=1.0))
     difference = float(np.abs(found - expected).max())
     if not difference <= tolerance * scale:

@@ -15,6 +15,7 @@ from mmbm_onnx.evaluation.compare import worst_difference
 from mmbm_onnx.evaluation.predictions import Predictions
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import HALF_TOLERANCE
+from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.fit import Learned
@@ -129,7 +130,7 @@ def write_graphs(
         for name, bound in learned.bounds.items()
     }
     x = torch.from_numpy(calibration.x).to(classifier.device, classifier.dtype)
-    half = calibration.x.dtype.itemsize == 2
+    half = has_halves(proto)
     difference = _check_against_torch(classifier, tensors, x, bounded, size, half=half)
 
     answers = {"original": run.answers(proto, calibration.x)}

@@ -491,10 +491,10 @@ def test_evidence_beyond_float32_leaves_the_margin_and_says_so(case, monkeypatch
         harden(case.model, case.folder, **QUICK)
     real = pairing._check_scores
 
-    def check(given, expected, dtype) -> None:
+    def check(given, expected, *, half) -> None:
         if check.calls == 0:
             check.calls += 1
-            real(given + 1, expected, dtype)
+            real(given + 1, expected, half=half)
 
     check.calls = 0
     monkeypatch.setattr(pairing, "_check_scores", check)

@@ -74,7 +74,7 @@ def test_it_is_hardened_and_verified() -> None:
     model = planted()
     found = inspect(model).interface
     assert found is not None
-    assert (found.input_dtype, found.start) == (np.int64, "words")
+    assert (found.input_dtype, found.start, found.tokens) == (np.int64, "words", True)
     clean = sentences(240, seed=1)
     result = harden(model, clean, epochs=25, batch_size=60, threads=1)
     assert result.passed, result.gates
@@ -120,6 +120,42 @@ def test_floats_are_no_tokens() -> None:
     tokens, topics = sentences(240, seed=1)
     with pytest.raises(DataError, match="arrays in memory must be integers"):
         harden(planted(), (tokens.astype(np.float32), topics), threads=1)
+
+
+@pytest.mark.parametrize("rows", [LENGTH, None])
+def test_time_that_takes_the_place_of_the_batch_is_refused(rows: int | None) -> None:
+    """As long as the batch, nothing but the values tells one from the other."""
+    proto = planted()
+    for node in proto.graph.node:
+        node.input[:] = ["turned" if name == "tokens" else name for name in node.input]
+    proto.graph.node.insert(
+        0, onnx.helper.make_node("Transpose", ["tokens"], ["turned"], perm=[1, 0])
+    )
+    for tensor in proto.graph.initializer:
+        if tensor.name == "second":
+            tensor.CopyFrom(numpy_helper.from_array(np.array([0]), "second"))
+    if rows is not None:
+        for info in (*proto.graph.input, *proto.graph.output):
+            info.type.tensor_type.shape.dim[0].dim_value = rows
+    with pytest.raises(ModelError, match="axis 0 is not the batch, so samples cannot be attacked"):
+        harden(proto, sentences(240, seed=1), epochs=1, threads=1)
+
+
+def test_halves_behind_integers_are_held_to_the_precision_of_halves() -> None:
+    proto = planted()
+    for tensor in proto.graph.initializer:
+        if tensor.name != "second":
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            half += np.random.default_rng(0).uniform(0, 0.01, half.shape).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    for node in proto.graph.node:
+        if node.op_type == "Cast":
+            node.attribute[0].i = onnx.TensorProto.FLOAT16
+        node.output[:] = ["half" if name == "logits" else name for name in node.output]
+    proto.graph.node.append(onnx.helper.make_node("Cast", ["half"], ["logits"], to=1))
+    onnx.checker.check_model(proto, full_check=True)
+    result = harden(proto, sentences(240, seed=1), epochs=25, batch_size=60, threads=1)
+    assert result.passed, result.gates
 
 
 def test_an_embedding_behind_all_activations_is_refused() -> None:

@@ -76,6 +76,26 @@ def test_what_a_model_of_integers_does_not_take(read, x, message):
         read(TOKENS, x=x, y=Y)
 
 
+@pytest.mark.parametrize(
+    ("shape", "tokens"), [((16, 3), True), ((4, 4, 3), True), ((2, 6, 4), False), ((5,) * 4, False)]
+)
+def test_uint8_that_can_be_no_image_is_passed_as_it_is(read, shape, tokens):
+    model = Interface(
+        "x", np.dtype(np.int64), (None, *shape), None, "y", "y", 3, start="e", tokens=tokens
+    )
+    x = np.random.default_rng(0).integers(0, 9, (5, *shape), np.uint8)
+    np.testing.assert_array_equal(read(model, x=x, y=Y).x, x)
+    with pytest.raises(DataError, match="the model takes"):
+        read(model, x=x[:, 1:], y=Y)
+
+
+def test_no_folder_of_images_for_tokens(tmp_path):
+    save_grey(tmp_path / "0" / "a.png", 9)
+    model = Interface("x", np.dtype(np.uint8), (None, 4, 4), None, "y", "y", 1, "logits", "e", True)
+    with pytest.raises(DataError, match="is looked up in a table, not seen; give samples as uint8"):
+        read_samples(tmp_path, model)
+
+
 def test_images_for_a_model_that_takes_pixels_as_integers(read):
     pixels = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)
     model = Interface("x", np.dtype(np.uint8), (None, 3, 4, 4), None, "y", "y", 3, start="f")

@@ -346,7 +346,24 @@ def test_a_loop_without_end_is_refused() -> None:
         }
         """
     )
-    with pytest.raises(UnsupportedOperatorError, match=r"Loop node.*more than 10000 rounds"):
+    with pytest.raises(UnsupportedOperatorError, match=r"Loop node.*more than 10000 rounds in all"):
+        GraphExecutor(model).run({"x": torch.ones(2)}, ["y"])
+
+
+def test_loops_in_loops_count_together() -> None:
+    model = parsed(
+        """
+        loops (float[2] x) => (float[2] y) {
+            n = Constant <value_int = 150> () on = Constant <value = bool {1}> ()
+            y = Loop (n, on, x) <body = body (int64 i, bool c, float[2] v) => (bool d, float[2] w) {
+                d = Identity (c)
+                w = Loop (n, on, v) <body = in (int64 j, bool e, float[2] a) => (bool f, float[2] b)
+                    { f = Identity (e) b = Identity (a) }>
+            }>
+        }
+        """
+    )
+    with pytest.raises(UnsupportedOperatorError, match="loops run more than 10000 rounds in all"):
         GraphExecutor(model).run({"x": torch.ones(2)}, ["y"])
 
 

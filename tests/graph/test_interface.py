@@ -84,7 +84,7 @@ def test_other_inputs_are_refused(kind: str) -> None:
 def test_integers_start_where_they_become_floating_point(kind: str) -> None:
     text = f"({kind}[N,4] x) => (float[N,4] y) {{ e = Cast <to = 1> (x) y = Neg (e) }}"
     found = interface(text)
-    assert (found.input_dtype, found.start) == (kind, "e")
+    assert (found.input_dtype, found.start, found.tokens) == (kind, "e", False)
     assert interface("(float[N,4] x) => (float[N,4] y) { y = Neg (x) }").start is None
 
 

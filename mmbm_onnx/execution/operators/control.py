@@ -10,7 +10,7 @@ from mmbm_onnx.errors import UnsupportedOperatorError
 from mmbm_onnx.execution.registry import NodeView, operator
 
 MOST_ROUNDS = 10_000
-"""Rounds of a Loop; one that needs more would not end in any useful time under autograd."""
+"""Rounds of all Loops in one run; more would not end in any useful time under autograd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def choose_branch(_: NodeView, condition: Tensor) -> str:
     "Loop",
     attributes=("body",),
     host=(0, 1),
-    limits=f"tensors only; at most {MOST_ROUNDS} rounds, at least one where values are gathered; "
-    "activations in the body take no bound",
+    limits=f"tensors only; at most {MOST_ROUNDS} rounds of all loops together, at least one where "
+    "values are gathered; activations in the body take no bound",
 )
 def start_loop(
     _: NodeView, most: Tensor | None, condition: Tensor | None, *carried: Tensor | None
