@@ -115,6 +115,11 @@ class Interface:
     tokens: bool = False
 
     @property
+    def takes_integers(self) -> bool:
+        """Whether samples are integers."""
+        return bool(self.input_dtype.kind in "iu")
+
+    @property
     def single(self) -> bool:
         """Whether there is a single logit z, that of class 1: two logits are -z/2 and z/2, whose
         margins, softmax and decision are those of z against 0."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.data import Preprocessing, read_samples
-from mmbm_onnx.data.integers import as_integers, takes_integers
+from mmbm_onnx.data.integers import as_integers
 from mmbm_onnx.errors import DataError, ModelError, OptionError
 from mmbm_onnx.graph.read import OnnxModel, from_proto, read_model
 from mmbm_onnx.types import Interface, Samples
@@ -76,7 +76,7 @@ def load_samples(
         x, y = source
         labels = None if y is None else _labels(_array("y", y))
         array = _array("x", x)
-        integers = takes_integers(interface)
+        integers = interface.takes_integers
         if array.dtype.kind not in ("iu" if integers else "f") or array.ndim == 0:
             raise DataError(
                 f"x is {array.dtype} with shape {array.shape}; arrays in memory must be "

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmbm_onnx.data.assemble import assemble_images
-from mmbm_onnx.data.integers import as_integers, takes_integers
+from mmbm_onnx.data.integers import as_integers
 from mmbm_onnx.data.layout import as_channels_last, image_input, takes_images
 from mmbm_onnx.data.npy import ArrayMember, load_member, open_member
 from mmbm_onnx.data.preprocessing import Preprocessing
@@ -54,7 +54,7 @@ def read_archive(
             if ready:
                 _check_shape(x_member, interface)
             elif x_member.dtype != np.uint8:
-                kind = interface.input_dtype if takes_integers(interface) else "float"
+                kind = interface.input_dtype if interface.takes_integers else "float"
                 raise DataError(
                     f"{x_member.where}: dtype {x_member.dtype}; expected {kind} (passed to the "
                     "model as it is) or uint8 (images)"
@@ -124,7 +124,7 @@ def _hint(name: str, others: list[str]) -> str:
 
 def _is_ready(x: ArrayMember, interface: Interface) -> bool:
     """Whether an array is the model's input already; if not, it can only be images."""
-    if not takes_integers(interface):
+    if not interface.takes_integers:
         return x.dtype.kind == "f" and x.dtype.itemsize <= 8
     if x.dtype.kind not in "iu":
         return False
@@ -161,7 +161,7 @@ def _cast(x: npt.NDArray[Any], interface: Interface, where: str) -> npt.NDArray[
     Raises:
         DataError: Values overflow it.
     """
-    if takes_integers(interface):
+    if interface.takes_integers:
         return as_integers(x, interface.input_dtype, where)
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(x.astype(interface.input_dtype, copy=False))

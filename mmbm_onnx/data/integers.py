@@ -8,12 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mmbm_onnx.errors import DataError
-from mmbm_onnx.types import Interface
-
-
-def takes_integers(interface: Interface) -> bool:
-    """Whether a model's samples are integers."""
-    return interface.input_dtype.kind in "iu"
 
 
 def as_integers(x: npt.NDArray[Any], dtype: np.dtype[Any], where: str) -> npt.NDArray[Any]:

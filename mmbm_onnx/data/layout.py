@@ -66,17 +66,11 @@ def image_input(interface: Interface, layout: LayoutOption = "auto") -> ImageInp
         raise DataError(
             f"{name} is looked up in a table, not seen; give samples as {kind} x in a .npz"
         )
-    if len(shape) == 3:
-        if layout != "auto":
-            raise DataError(f"{name} has no channel axis; leave the layout out")
-        return ImageInput("nhw", 1, shape[1], shape[2])
-    if len(shape) != 4:
+    if len(shape) == 3 and layout != "auto":
+        raise DataError(f"{name} has no channel axis; leave the layout out")
+    if len(shape) not in (3, 4):
         raise DataError(f"{name} takes no images; give samples as {kind} x in a .npz")
-    fits: list[ImageInput] = []
-    if layout in ("auto", "nchw") and shape[1] in _CHANNELS:
-        fits.append(ImageInput("nchw", int(shape[1]), shape[2], shape[3]))
-    if layout in ("auto", "nhwc") and shape[3] in _CHANNELS:
-        fits.append(ImageInput("nhwc", int(shape[3]), shape[1], shape[2]))
+    fits = [image for image in _images(shape) if layout in ("auto", image.layout)]
     if len(fits) == 1:
         return fits[0]
     if fits:
@@ -89,13 +83,20 @@ def image_input(interface: Interface, layout: LayoutOption = "auto") -> ImageInp
 
 
 def takes_images(interface: Interface) -> bool:
-    """Whether a model's input can be seen as an image, by its shape."""
-    try:
-        image_input(interface)
-    except DataError:
-        shape = interface.input_shape
-        return len(shape) == 4 and not interface.tokens and bool({*shape[1::2]} & {1, 3})
-    return True
+    """Whether a model's input can be seen as an image, in one layout or another."""
+    return not interface.tokens and bool(_images(interface.input_shape))
+
+
+def _images(shape: tuple[int | None, ...]) -> list[ImageInput]:
+    """What a model's input is as an image, in each layout that its shape allows."""
+    if len(shape) == 3:
+        return [ImageInput("nhw", 1, shape[1], shape[2])]
+    fits: list[ImageInput] = []
+    if len(shape) == 4 and shape[1] in _CHANNELS:
+        fits.append(ImageInput("nchw", int(shape[1]), shape[2], shape[3]))
+    if len(shape) == 4 and shape[3] in _CHANNELS:
+        fits.append(ImageInput("nhwc", int(shape[3]), shape[1], shape[2]))
+    return fits
 
 
 def as_channels_last(

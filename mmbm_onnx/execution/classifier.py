@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from mmbm_onnx.errors import DataError, ModelError
+from mmbm_onnx.execution.constants import promoted
 from mmbm_onnx.execution.executor import GraphExecutor
 from mmbm_onnx.execution.points import Points
+from mmbm_onnx.execution.registry import TORCH_DTYPES
 from mmbm_onnx.types import Interface, Site
 
 Results = dict[str, Tensor]
 
-_DTYPES = {
-    name: getattr(torch, name) for name in ("float64", "int8", "int16", "int32", "int64", "uint8")
-}
 # How closely batched groups must follow groups run one by one (float32 sums in another order).
 _AGREEMENT = 1e-4
 
@@ -58,7 +57,8 @@ class Classifier:
         self.sites = {site.tensor: site for site in sites}
         self.executor = GraphExecutor(proto, device=device)
         self.device = self.executor.device
-        self.dtype = _DTYPES.get(interface.input_dtype.name, torch.float32)
+        element = onnx.helper.np_dtype_to_tensor_dtype(interface.input_dtype)
+        self.dtype = promoted(torch.empty(0, dtype=TORCH_DTYPES[element]), True).dtype
         # None: not tried yet.
         self._mappable: bool | None = None
 

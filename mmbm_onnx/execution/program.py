@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import onnx
 import torch
@@ -82,7 +83,7 @@ class Request:
     transforms: Mapping[str, Transform]
     optional: frozenset[str] = frozenset()
     collected: dict[str, torch.Tensor] = field(default_factory=dict)
-    rounds: list[None] = field(default_factory=list)  # of all loops together
+    rounds: Iterator[int] = field(default_factory=lambda: count(1))  # of all loops together
 
     def transformed(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """The value after the transform of that name, if there is one."""
@@ -264,9 +265,8 @@ class Program:
         given: list[list[torch.Tensor]] = []
         collected: dict[str, list[torch.Tensor]] = {}
         go, done = start.go, 0
-        while go and done < start.most:
-            request.rounds.append(None)
-            if len(request.rounds) > MOST_ROUNDS:
+        while go and (start.most is None or done < start.most):
+            if next(request.rounds) > MOST_ROUNDS:
                 raise UnsupportedOperatorError(
                     f"{step.label}: loops run more than {MOST_ROUNDS} rounds in all"
                 )

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx
 
 from mmbm_onnx.errors import ModelError
-from mmbm_onnx.graph.walk import FLOATS, STANDARD_DOMAINS, consumed
+from mmbm_onnx.graph.walk import FLOATS, STANDARD_DOMAINS, ancestors, consumed
 
-_INTEGERS = (
+INTEGERS = (
     onnx.TensorProto.INT8,
     onnx.TensorProto.INT16,
     onnx.TensorProto.INT32,
     onnx.TensorProto.INT64,
     onnx.TensorProto.UINT8,
 )
+"""Element types of integers that samples may have."""
 _TABLES = ("Gather", "GatherND", "OneHot", "TfIdfVectorizer")
 _NUMBERS = ("Cast", "CastLike", "DequantizeLinear")
 # They tell how long something is, not what it is.
 _LENGTHS = ("Shape", "Size")
-
-
-def takes_integers(element: int) -> bool:
-    """Whether an ONNX element type is one of the integers that samples may be."""
-    return element in _INTEGERS
 
 
 def find_start(
@@ -54,12 +50,11 @@ def find_start(
     Raises:
         ModelError: There is no such tensor.
     """
-    last = {name: position for position, node in enumerate(graph.node) for name in node.output}
-    nodes = list(graph.node)[: last.get(logits, -1) + 1]
-    found = _embeddings(nodes, source, types)
-    starts = _leading_to(nodes, found[0], logits)
+    leading = ancestors(graph, [logits])
+    tables, numbers = _embeddings(graph, source, types)
+    starts = [name for name in tables if name in leading]
     tokens = bool(starts)
-    starts = starts or _leading_to(nodes, found[1], logits)
+    starts = starts or [name for name in numbers if name in leading]
     if not starts:
         raise ModelError(
             f"{label}: the integers of input {source!r} reach the logits by no look-up or Cast to "
@@ -69,12 +64,9 @@ def find_start(
         )
     if len(starts) == 1:
         return starts[0], tokens
-    for node in nodes:
-        for name in node.output:
-            if name in ("", logits) or not _is_float(name, types):
-                continue
-            if _parts(nodes, starts, name, logits):
-                return name, tokens
+    for name in _cuts(graph, set(starts), leading):
+        if name != logits and _is_float(name, types):
+            return name, tokens
     raise ModelError(
         f"{label}: the integers of input {source!r} are embedded {len(starts)} times "
         f"({', '.join(starts[:3])}) and the results never come together before the logits; give "
@@ -83,12 +75,12 @@ def find_start(
 
 
 def _embeddings(
-    nodes: list[onnx.NodeProto], source: str, types: Mapping[str, onnx.TypeProto]
+    graph: onnx.GraphProto, source: str, types: Mapping[str, onnx.TypeProto]
 ) -> tuple[list[str], list[str]]:
     """Results of look-ups by the input's integers, and of their Casts to floating point."""
     integers = {source}
     tables, numbers = [], []
-    for node in nodes:
+    for node in graph.node:
         if integers.isdisjoint(node.input) or node.op_type in _LENGTHS:
             continue
         for name in node.output:
@@ -102,24 +94,25 @@ def _embeddings(
     return tables, numbers
 
 
-def _leading_to(nodes: list[onnx.NodeProto], names: list[str], logits: str) -> list[str]:
-    return [name for name in names if logits in _descendants(nodes, {name}, without=None)]
-
-
-def _parts(nodes: list[onnx.NodeProto], starts: list[str], name: str, logits: str) -> bool:
-    """Whether a tensor follows from all starts and is on every way from them to the logits."""
-    if logits in _descendants(nodes, set(starts), without=name):
-        return False
-    return all(name in _descendants(nodes, {start}, without=None) for start in starts)
-
-
-def _descendants(nodes: list[onnx.NodeProto], starts: set[str], without: str | None) -> set[str]:
-    """What is computed from tensors, themselves included, though not by way of one."""
-    found = starts - {without}
-    for node in nodes:
-        if not found.isdisjoint(consumed(node)):
-            found.update(name for name in node.output if name and name != without)
-    return found
+def _cuts(graph: onnx.GraphProto, starts: set[str], leading: set[str]) -> Iterator[str]:
+    """The tensors that every way from the starts on leads through, among those that lead to the
+    logits, in order: when one is made, nothing else that follows from a start is still to be read.
+    """
+    nodes = [node for node in graph.node if not leading.isdisjoint(node.output)]
+    uses = [consumed(node) for node in nodes]
+    read_last = {name: place for place, names in enumerate(uses) for name in names}
+    following: set[str] = set()
+    open_until = -1
+    for place, node in enumerate(nodes):
+        if uses[place].isdisjoint(following) and starts.isdisjoint(node.output):
+            continue
+        ends = {name: read_last.get(name, -1) for name in node.output if name in leading}
+        following.update(ends)
+        for name in ends:
+            beside = max((end for other, end in ends.items() if other != name), default=-1)
+            if starts <= following and max(open_until, beside) <= place:
+                yield name
+        open_until = max(open_until, *ends.values())
 
 
 def _is_float(name: str, types: Mapping[str, onnx.TypeProto]) -> bool:
@@ -128,4 +121,4 @@ def _is_float(name: str, types: Mapping[str, onnx.TypeProto]) -> bool:
 
 def _is_integer(name: str, types: Mapping[str, onnx.TypeProto]) -> bool:
     element = types[name].tensor_type.elem_type if name in types else None
-    return element in (*_INTEGERS, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64)
+    return element in (*INTEGERS, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64)

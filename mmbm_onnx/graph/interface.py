@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError
-from mmbm_onnx.graph.embedding import find_start, takes_integers
+from mmbm_onnx.graph.embedding import INTEGERS, find_start
 from mmbm_onnx.graph.heads import Tail, behind_head, is_column, same_values
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_of, value_types
@@ -57,7 +57,7 @@ def find_interface(
     classes = 2 if single else _classes(tail.logits, types, producers(proto.graph), label)
     _check_output(tail, shape[0], 1 if single else classes, types, label)
     start, tokens = None, False
-    if takes_integers(source.type.tensor_type.elem_type):
+    if source.type.tensor_type.elem_type in INTEGERS:
         start, tokens = find_start(proto.graph, source.name, tail.logits, types, label)
     return Interface(
         input=source.name,
@@ -103,7 +103,7 @@ def _check_input(
     if not source.type.HasField("tensor_type"):
         raise ModelError(f"{where} is not a tensor; only tensors of numbers are supported")
     element = source.type.tensor_type.elem_type
-    if element not in FLOATS and not takes_integers(element):
+    if element not in (*FLOATS, *INTEGERS):
         names = {number: name for name, number in onnx.TensorProto.DataType.items()}
         kind = names.get(element, f"of unknown type {element}")
         raise ModelError(

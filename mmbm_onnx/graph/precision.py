@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from mmbm_onnx.graph.walk import graphs, tensors
+from mmbm_onnx.graph.walk import all_graphs, tensors
 
 _HALVES = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
@@ -15,11 +15,9 @@ def has_halves(proto: onnx.ModelProto) -> bool:
         return True
     if any(value.type.tensor_type.elem_type in _HALVES for value in proto.graph.input):
         return True
-    bodies = [onnx.GraphProto(node=function.node) for function in proto.functions]
     return any(
         attribute.name == "to" and attribute.i in _HALVES
-        for top in (proto.graph, *bodies)
-        for _, graph in graphs(top)
+        for graph in all_graphs(proto)
         for node in graph.node
         if node.op_type == "Cast"
         for attribute in node.attribute

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from mmbm_onnx.graph.walk import ancestors, graphs, subgraphs
+from mmbm_onnx.graph.walk import ancestors, graphs, inner_graphs
 
 _OF_ACTIVATIONS = frozenset(
     {
@@ -49,5 +49,5 @@ def quantizing_node(proto: onnx.ModelProto, logits: str) -> onnx.NodeProto | Non
 
 def _nodes_inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a node's subgraphs, at any depth."""
-    tops = [top for entry in node.attribute for top in subgraphs(entry)]
+    tops = [top for _, top in inner_graphs(node)]
     return (inner for top in tops for _, graph in graphs(top) for inner in graph.node)

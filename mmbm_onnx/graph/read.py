@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.graph.content import check_tensor_sizes, check_text
 from mmbm_onnx.graph.external import external_bytes, external_files, load_external_data
-from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs, standard_opset, tensors
+from mmbm_onnx.graph.walk import STANDARD_DOMAINS, all_graphs, standard_opset, tensors
 
 LIMIT = 2**31 - 1  # bytes: the most a protobuf message may hold
 _LFS = b"version https://git-lfs.github.com/"
@@ -138,19 +138,16 @@ def _check_versions(proto: onnx.ModelProto, label: Path | str) -> None:
 
 
 def _check_dense(proto: onnx.ModelProto, label: Path | str) -> None:
-    bodies = [onnx.GraphProto(node=function.node) for function in proto.functions]
-    for top in (proto.graph, *bodies):
-        for _, graph in graphs(top):
-            names = [sparse.values.name for sparse in graph.sparse_initializer]
-            for node in graph.node:
-                for entry in node.attribute:
-                    if entry.HasField("sparse_tensor") or entry.sparse_tensors:
-                        names.append(node.output[0] if node.output else node.name)
-            if names:
-                raise ModelError(
-                    f"{label}: tensor {names[0]!r} is sparse, which is not supported; "
-                    "store it dense"
-                )
+    for graph in all_graphs(proto):
+        names = [sparse.values.name for sparse in graph.sparse_initializer]
+        for node in graph.node:
+            for entry in node.attribute:
+                if entry.HasField("sparse_tensor") or entry.sparse_tensors:
+                    names.append(node.output[0] if node.output else node.name)
+        if names:
+            raise ModelError(
+                f"{label}: tensor {names[0]!r} is sparse, which is not supported; store it dense"
+            )
 
 
 def _parse(path: str | Path) -> tuple[Path, bytes, onnx.ModelProto]:

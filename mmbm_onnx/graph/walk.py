@@ -29,6 +29,13 @@ def graphs(graph: onnx.GraphProto, scope: str = "") -> Iterator[tuple[str, onnx.
             yield from graphs(subgraph, inner_scope(scope, node, entry))
 
 
+def all_graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The main graph, the bodies of local functions (their nodes alone), and every subgraph."""
+    bodies = (onnx.GraphProto(node=function.node) for function in proto.functions)
+    for top in (proto.graph, *bodies):
+        yield from (graph for _, graph in graphs(top))
+
+
 def inner_graphs(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
     """The subgraphs that a node holds, each with the name of its attribute."""
     for entry in node.attribute:

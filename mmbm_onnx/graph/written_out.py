@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from mmbm_onnx.graph.scopes import Scope
-from mmbm_onnx.graph.walk import STANDARD_DOMAINS, consumed, subgraphs
+from mmbm_onnx.graph.walk import STANDARD_DOMAINS, consumed, inner_graphs
 
 _LIMITED = frozenset({"Erf", "Sigmoid", "HardSigmoid", "Tanh"})
 _FROM_BOTH_SIDES = frozenset({"Clip", "Max", "Min", "Relu"})
@@ -52,7 +52,7 @@ def written_out(scope: Scope) -> WrittenOut:
     # What is read from outside: the graph's outputs, and what subgraphs capture.
     outputs = {info.name for info in scope.graph.output}
     for node in scope.graph.node:
-        if any(subgraphs(entry) for entry in node.attribute):
+        if any(inner_graphs(node)):
             outputs |= consumed(node)
     for node in scope.graph.node:
         if node.domain not in STANDARD_DOMAINS or node.op_type not in _FORMS:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError, RuntimeMissingError
-from mmbm_onnx.graph.walk import graphs
+from mmbm_onnx.graph.walk import all_graphs
 from mmbm_onnx.runtime.providers import (
     load_onnxruntime,
     one_line,
@@ -153,13 +153,7 @@ class Session:
 
 def _has_loop(proto: onnx.ModelProto) -> bool:
     """Whether a node of any graph or local function is a Loop."""
-    bodies = [onnx.GraphProto(node=function.node) for function in proto.functions]
-    return any(
-        node.op_type == "Loop"
-        for top in (proto.graph, *bodies)
-        for _, graph in graphs(top)
-        for node in graph.node
-    )
+    return any(node.op_type == "Loop" for graph in all_graphs(proto) for node in graph.node)
 
 
 def _way_out(model: onnx.ModelProto | bytes | Path, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from defended import assert_defended
 from onnx import numpy_helper
 from quadrants import draw, planted_images, with_trigger
 
@@ -56,10 +57,4 @@ def test_it_is_hardened_and_verified(sigmoid: bool) -> None:
         logits_name=name,
         threads=1,
     )
-    assert checked.passed, [gate for gate in checked.gates if not gate.passed]
-    assert checked.measurements.original.attack_success_rate == 1
-    for figures in (checked.measurements.hardened, checked.measurements.detector):
-        assert figures is not None
-        assert figures.attack_success_rate is not None
-        assert figures.attack_success_rate < 0.1
-        assert figures.accuracy == 1
+    assert_defended(checked)

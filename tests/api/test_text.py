@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
 import onnx
 import pytest
 import torch
+from defended import assert_defended
+from exports import exported
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -92,13 +91,7 @@ def test_it_is_hardened_and_verified() -> None:
         triggered=attacked,
         threads=1,
     )
-    assert checked.passed, [gate for gate in checked.gates if not gate.passed]
-    assert checked.measurements.original.attack_success_rate == 1
-    for figures in (checked.measurements.hardened, checked.measurements.detector):
-        assert figures is not None
-        assert figures.attack_success_rate is not None
-        assert figures.attack_success_rate < 0.1
-        assert figures.accuracy == 1
+    assert_defended(checked)
 
 
 @pytest.mark.parametrize("method", ["mmac", "mmbm"])
@@ -204,25 +197,6 @@ class Recurrent(nn.Module):
         return self.head(value.mean(1))
 
 
-def exported(module: nn.Module, opset: int | None) -> onnx.ModelProto:
-    """By the default exporter, or by the TorchScript one for an operator set."""
-    tokens = torch.ones(2, LENGTH, dtype=torch.int64)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if opset is None:
-            batch = torch.export.Dim("batch", min=1, max=64)
-            program = torch.onnx.export(
-                module, (tokens,), dynamic_shapes=({0: batch},), verbose=False
-            )
-            assert program is not None
-            return program.model_proto
-        axes = {"x": {0: "batch"}, "y": {0: "batch"}}
-        names = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": axes}
-        torch.onnx.export(module, (tokens,), buffer, dynamo=False, opset_version=opset, **names)
-    return onnx.load_from_string(buffer.getvalue())
-
-
 @pytest.mark.parametrize("opset", [None, 14])
 @pytest.mark.parametrize("kind", [Transformer, Recurrent])
 def test_exported_networks_are_taken(kind: type[nn.Module], opset: int | None) -> None:
@@ -234,7 +208,7 @@ def test_exported_networks_are_taken(kind: type[nn.Module], opset: int | None) -
         optimizer.zero_grad()
         nn.functional.cross_entropy(module(x), y).backward()
         optimizer.step()
-    model = exported(module.eval(), opset)
+    model = exported(module.eval(), x[:2], opset)
     found = inspect(model).interface
     assert found is not None and found.start is not None
     result = harden(model, (tokens, topics), epochs=2, threads=1, max_accuracy_drop=1)

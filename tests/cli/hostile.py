@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -304,7 +305,6 @@ def a_device(folder: Path, tensor: TensorProto) -> None:
     os.mkfifo(folder / "w.bin")
 
 
-_WHERE = "external data of tensor 'w'"
 for _name, _message, _change, _entries in (
     ("above", "leaves the model's directory", untouched, {"location": "../w.bin"}),
     ("at an absolute path", "has an absolute path", untouched, {"location": "/etc/passwd"}),
@@ -396,12 +396,9 @@ def zip_bomb(folder: Path) -> None:
 
 @hostile("a member that is there twice", "member 'x.npy' is there 2 times")
 def twice(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "clean.npz", "a") as archive:
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            archive.writestr("x.npy", b"")
+    with zipfile.ZipFile(folder / "clean.npz", "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("x.npy", b"")
 
 
 @hostile("an empty directory", "data: neither one folder of images per class nor one .npz", *DATA)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
+from exports import exported
 from torch import Tensor, nn
 
 from mmbm_onnx.execution.executor import GraphExecutor
@@ -282,35 +280,9 @@ def network(name: str) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def export(name: str, opset: int | None) -> onnx.ModelProto:
-    """By the default exporter (opset None) or the TorchScript one, with a dynamic batch axis."""
-    module, x = network(name), torch.randn(2, *NETWORKS[name][1])
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if opset is None:
-            batch = torch.export.Dim("batch", min=1, max=64)
-            program = torch.onnx.export(
-                module, (x,), dynamic_shapes=({0: batch},), input_names=["x"], verbose=False
-            )
-            assert program is not None
-            return program.model_proto
-        torch.onnx.export(
-            module,
-            (x,),
-            buffer,
-            dynamo=False,
-            opset_version=opset,
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
-        )
-    return onnx.load_from_string(buffer.getvalue())
-
-
 @pytest.mark.parametrize(("name", "opset"), EXPORTS)
 def test_network(name: str, opset: int | None) -> None:
-    proto = export(name, opset)
+    proto = exported(network(name), torch.randn(2, *NETWORKS[name][1]), opset)
     output = proto.graph.output[0].name
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), providers=["CPUExecutionProvider"]

@@ -18,12 +18,12 @@ class Rounds:
     """How a Loop starts; the executor runs its body.
 
     Attributes:
-        most: Rounds at most, at most ``MOST_ROUNDS`` + 1.
+        most: Rounds at most; None for as long as the body says.
         go: Whether there is a first one.
         carried: Values that go into it.
     """
 
-    most: int
+    most: int | None
     go: bool
     carried: tuple[Tensor, ...]
 
@@ -57,6 +57,5 @@ def start_loop(
     values = tuple(value for value in carried if value is not None)
     if len(values) < len(carried):
         raise UnsupportedOperatorError("a carried value that is left out is not supported")
-    count = MOST_ROUNDS + 1 if most is None else int(most.reshape(()).item())
     go = condition is None or bool(condition.reshape(()).item())
-    return Rounds(min(count, MOST_ROUNDS + 1), go, values)
+    return Rounds(None if most is None else int(most.reshape(()).item()), go, values)
