@@ -15,7 +15,8 @@ from mmbm_onnx.graph.modern import modernise
 from mmbm_onnx.graph.walk import graphs, value_types
 
 _TENSOR = (None, "tensor_type")
-_KEEP = 1024  # elements: larger initializers are weights, whose values no shape depends on
+KEPT = 1024
+"""Elements: larger initializers are weights, whose values no shape depends on."""
 
 
 def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -65,7 +66,7 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.output.extend(proto.graph.output)
     graph.value_info.extend(proto.graph.value_info)
     for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= _KEEP:
+        if math.prod(tensor.dims) <= KEPT:
             graph.initializer.append(tensor)
         else:
             graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)

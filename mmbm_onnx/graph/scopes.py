@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 
 import onnx
 from onnx import numpy_helper
 
 from mmbm_onnx.graph.axes import Layout, Size, sizes
+from mmbm_onnx.graph.inference import KEPT
 from mmbm_onnx.graph.walk import (
     STANDARD_DOMAINS,
     attribute,
@@ -92,7 +94,7 @@ class Scope:
         if found is not None:
             return [int(number) for number in found]
         given = node.input[place] if place < len(node.input) else ""
-        if given not in self.values:
+        if given not in self.values or prod(self.values[given].dims) > KEPT:
             return None
         return [int(number) for number in numpy_helper.to_array(self.values[given]).reshape(-1)]
 
@@ -108,10 +110,10 @@ class Scope:
     def number(self, name: str) -> float | None:
         """The one number that a name stands for, None for anything else."""
         tensor = self.value_behind(name)
-        if tensor is None or tensor.data_type in _NO_NUMBERS:
+        # Looked at last: inference leaves large tensors without values.
+        if tensor is None or tensor.data_type in _NO_NUMBERS or prod(tensor.dims) != 1:
             return None
-        array = numpy_helper.to_array(tensor)
-        return float(array.reshape(-1)[0]) if array.size == 1 else None
+        return float(numpy_helper.to_array(tensor).reshape(-1)[0])
 
     def readers(self, name: str) -> list[onnx.NodeProto]:
         """The nodes of this graph that read a tensor, looking through Identity and Cast."""

@@ -447,3 +447,23 @@ def test_weights_in_constant_nodes_are_weights() -> None:
     proto.graph.node.insert(0, constant)
     (site,) = find_sites(proto).sites
     assert (site.channel_axis, site.channels) == (1, 4)
+
+
+def test_wide_biases_have_no_values_that_a_gate_could_be_told_by() -> None:
+    # Inference keeps no values of more than 1,024 elements.
+    width = 2048
+    proto = parse(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        wide (float[N, 4] x) => (float[N, 3] logits)
+        <float[4, {width}] first, float[{width}] bias, float[{width}, 3] last>
+        {{
+            product = MatMul (x, first)
+            sum = Add (product, bias)
+            active = Relu (sum)
+            logits = MatMul (active, last)
+        }}
+        """
+    )
+    (site,) = find_sites(proto).sites
+    assert (site.tensor, site.channels) == ("active", width)
