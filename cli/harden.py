@@ -222,17 +222,35 @@ def _check_checkpoint(
         )
 
 
+def _data_paths(outputs: dict[str, Path], model: Path) -> list[Path]:
+    """Where weights of a large model will go; none where nothing is in their way, and for small
+    models, which is only then looked up."""
+    from mmbm_onnx.graph.write import data_path
+
+    graphs = [path for name, path in outputs.items() if name != "report"]
+    taken = {path.absolute() for path in outputs.values()}
+    paths = [data_path(path) for path in graphs if path.name]
+    blocked = any(os.path.lexists(path) or path.absolute() in taken for path in paths)
+    if not blocked:
+        return []
+
+    from mmbm_onnx.graph.read import is_large
+
+    return paths if is_large(model) else []
+
+
 def _check(
     outputs: dict[str, Path], model: Path, clean: Path, preprocess: Path | None, force: bool
 ) -> None:
     from mmbm_onnx.graph.write import check_targets
 
     targets = list(outputs.values())
+    weights = _data_paths(outputs, model)
     inputs = [path for path in (model, clean, preprocess) if path is not None]
     if model.is_dir():
         inputs += list(model.iterdir())
-    check_targets(targets, inputs=inputs, force=force)
-    existing = [target for target in targets if target.exists()]
+    check_targets([*targets, *weights], inputs=inputs, force=force)
+    existing = [target for target in [*targets, *weights] if target.exists()]
     if not existing:
         return
 

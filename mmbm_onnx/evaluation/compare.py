@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
+from mmbm_onnx.graph.mapped import to_array
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.graph.walk import attribute, constant_values, graphs, producers
 from mmbm_onnx.types import BoolArray
@@ -189,4 +189,4 @@ def upper_limit(
     else:
         return None
     known = [constants[name] for name in names if name in constants]
-    return np.asarray(numpy_helper.to_array(known[0])) if len(known) == 1 else None
+    return np.asarray(to_array(known[0])) if len(known) == 1 else None

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 
 from mmbm_onnx.errors import MmbmError, RewriteError
 from mmbm_onnx.evaluation.compare import bounds_in, upper_limit
 from mmbm_onnx.evaluation.gates import Gate, holds
 from mmbm_onnx.evaluation.predictions import Verdicts
 from mmbm_onnx.graph.functions import inline_activation_functions
+from mmbm_onnx.graph.mapped import to_array
 from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import PREFIX, read_provenance
@@ -281,7 +281,7 @@ def _stored_null(constants: Mapping[str, onnx.TensorProto], rate: float) -> tupl
 
     def stored(name: str) -> npt.NDArray[Any] | None:
         tensor = constants.get(_DECISION + name)
-        return None if tensor is None else np.asarray(numpy_helper.to_array(tensor))
+        return None if tensor is None else np.asarray(to_array(tensor))
 
     threshold, scores, tail = stored("threshold"), stored("null_scores"), stored("tail_start")
     mean, scale = stored("null_mean"), stored("null_scale")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.errors import DataError, OptionError
+from mmbm_onnx.graph.mapped import mapped
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import Interface
 
@@ -55,6 +56,9 @@ def measure_latency(
 ) -> tuple[Latency, ...]:
     """Time the graphs in turns, so that a slow moment of the machine falls on all of them.
 
+    Graphs whose weights stay in their files (``graph.mapped``) are timed two at a time, the first
+    and another one, since each that is loaded looks at all of its weights.
+
     Threads that have no work do not spin: those of one graph would slow the next one down, by more
     than the graphs differ.
 
@@ -76,30 +80,45 @@ def measure_latency(
     sizes = (interface.batch,) if interface.batch is not None else tuple(batch_sizes)
     if not graphs or not sizes or min(sizes) < 1 or seconds <= 0:
         raise OptionError("latency needs a graph, batch sizes of at least 1 and some time")
-    sessions = {
-        role: Session(proto, provider=provider, threads=threads, spin=False)
-        for role, proto in graphs.items()
-    }
     rng = np.random.default_rng(seed)
-    results: list[Latency] = []
-    for size in sizes:
-        feed = {interface.input: _batch(interface, x, size, rng)}
-        times = _rounds(sessions, feed, seconds / len(sizes))
-        ratios = times / times[:, :1]
-        for column, role in enumerate(sessions):
-            low, middle, high = np.quantile(ratios[:, column], (0.25, 0.5, 0.75))
-            results.append(
-                Latency(
-                    graph=role,
-                    batch_size=size,
-                    seconds=float(np.median(times[:, column])),
-                    ratio=float(middle),
-                    ratio_low=float(low),
-                    ratio_high=float(high),
-                    rounds=len(times),
-                )
-            )
-    return tuple(results)
+    batches = {size: _batch(interface, x, size, rng) for size in sizes}
+    first, *others = graphs
+    together = [list(graphs)]
+    if others and any(mapped(proto) for proto in graphs.values()):
+        together = [[first, other] for other in others]
+    found: dict[tuple[int, str], Latency] = {}
+    for roles in together:
+        sessions = {
+            role: Session(graphs[role], provider=provider, threads=threads, spin=False)
+            for role in roles
+        }
+        for size, batch in batches.items():
+            share = seconds / len(sizes) / len(together)
+            times = _rounds(sessions, {interface.input: batch}, share)
+            for role, latency in _latencies(roles, size, times).items():
+                found.setdefault((size, role), latency)
+        del sessions  # before the next ones are loaded
+    return tuple(found[size, role] for size in sizes for role in graphs)
+
+
+def _latencies(
+    roles: Sequence[str], size: int, times: npt.NDArray[np.float64]
+) -> dict[str, Latency]:
+    """What the times ``(rounds, roles)`` of runs say."""
+    ratios = times / times[:, :1]
+    results = {}
+    for column, role in enumerate(roles):
+        low, middle, high = np.quantile(ratios[:, column], (0.25, 0.5, 0.75))
+        results[role] = Latency(
+            graph=role,
+            batch_size=size,
+            seconds=float(np.median(times[:, column])),
+            ratio=float(middle),
+            ratio_low=float(low),
+            ratio_high=float(high),
+            rounds=len(times),
+        )
+    return results
 
 
 def _batch(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import onnx
-from onnx import numpy_helper
 
+from mmbm_onnx.graph.mapped import is_mapped, same_bytes, to_array
 from mmbm_onnx.graph.walk import constant_values, inner_graphs, producers
 
 
@@ -160,9 +160,11 @@ def _frame(graph: onnx.GraphProto) -> tuple[object, ...]:
 def _same_tensor(left: onnx.TensorProto, right: onnx.TensorProto) -> bool:
     if (left.data_type, list(left.dims)) != (right.data_type, list(right.dims)):
         return False
+    if is_mapped(left) or is_mapped(right):
+        return same_bytes(left, right)
     if left.HasField("raw_data") and right.HasField("raw_data"):
         return left.raw_data == right.raw_data
-    first, second = numpy_helper.to_array(left), numpy_helper.to_array(right)
+    first, second = to_array(left), to_array(right)
     if first.dtype == object:
         return bool((first == second).all())
     return first.tobytes() == second.tobytes()

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import numpy_helper
 
 from mmbm_onnx.errors import ModelError, UnsupportedOperatorError
+from mmbm_onnx.graph.mapped import is_mapped, to_array
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -48,16 +48,16 @@ def tensor_from_array(array: npt.NDArray[Any], promote_half: bool = True) -> tor
 
 
 def tensor_from_proto(proto: onnx.TensorProto, promote_half: bool = True) -> torch.Tensor:
-    """The CPU tensor of an ONNX tensor whose data is held in the proto.
+    """The CPU tensor of an ONNX tensor whose data is held in the proto, or mapped.
 
     Raises:
-        ModelError: The data is missing (external) or does not fit the shape.
+        ModelError: The data is missing (external), does not fit the shape, or its file changed.
         UnsupportedOperatorError: torch has no such element type.
     """
-    if proto.data_location == onnx.TensorProto.EXTERNAL:
+    if proto.data_location == onnx.TensorProto.EXTERNAL and not is_mapped(proto):
         raise ModelError(f"tensor {proto.name!r}: external data was not loaded into the model")
     try:
-        array = numpy_helper.to_array(proto)
+        array = to_array(proto)
     except (TypeError, ValueError, KeyError) as error:
         raise ModelError(f"tensor {proto.name!r} cannot be read: {error}") from error
     try:

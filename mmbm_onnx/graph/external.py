@@ -16,19 +16,24 @@ import onnx
 
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.graph.content import declared_bytes
+from mmbm_onnx.graph.mapped import is_mappable, is_reserved, map_tensor
 from mmbm_onnx.graph.walk import tensors
 
+# Bytes from which on a tensor can stay outside: smaller ones may be shapes, which are looked at.
+_LEAST = 1 << 16
 _ADVICE = "keep a model's data files beside it as plain files (cp -L copies what links point to)"
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """The bytes of one tensor in a file."""
+    """The bytes of one tensor in a file, and whether they can stay there."""
 
     tensor: onnx.TensorProto
+    location: str
     file: Path
     offset: int
     length: int
+    can_stay: bool
 
 
 def external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
@@ -41,25 +46,37 @@ def external_files(proto: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
     return tuple(sorted({piece.file for piece in _pieces(proto, path)}))
 
 
-def external_bytes(proto: onnx.ModelProto, path: Path) -> int:
+def external_bytes(proto: onnx.ModelProto, path: Path, *, map_weights: bool = False) -> int:
     """How many bytes ``load_external_data`` would bring into memory.
 
     Parts of a file that several tensors share count once for each.
 
+    Args:
+        proto, path, map_weights: As for ``load_external_data``.
+
     Raises:
         ModelError: As ``external_files``.
     """
-    return sum(piece.length for piece in _pieces(proto, path))
+    pieces = _pieces(proto, path)
+    return sum(piece.length for piece in pieces if not (map_weights and piece.can_stay))
 
 
-def load_external_data(proto: onnx.ModelProto, path: Path) -> None:
+def load_external_data(proto: onnx.ModelProto, path: Path, *, map_weights: bool = False) -> None:
     """Bring the external data of the model at ``path`` into ``proto``, in place.
+
+    Args:
+        proto: The model.
+        path: Its file.
+        map_weights: Leave large weights of the main graph in their files; see ``graph.mapped``.
 
     Raises:
         ModelError: As ``external_files``, or a file cannot be read.
     """
     for piece in _pieces(proto, path):
         try:
+            if map_weights and piece.can_stay:
+                map_tensor(piece.tensor, path.parent, piece.location, piece.offset, piece.length)
+                continue
             data = _read(piece)
         except OSError as error:
             raise ModelError(f"{piece.file}: cannot be read ({error.strerror})") from None
@@ -80,21 +97,25 @@ def _read(piece: _Piece) -> bytes:
 
 
 def _pieces(proto: onnx.ModelProto, path: Path) -> list[_Piece]:
+    weights = len(proto.graph.initializer)  # come first
     return [
-        _locate(tensor, path)
-        for tensor in tensors(proto)
+        _locate(tensor, path, is_weight=number < weights)
+        for number, tensor in enumerate(tensors(proto))
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     ]
 
 
-def _locate(tensor: onnx.TensorProto, path: Path) -> _Piece:
+def _locate(tensor: onnx.TensorProto, path: Path, *, is_weight: bool) -> _Piece:
     where = f"{path}: external data of tensor {tensor.name!r}"
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if len(entries) < len(tensor.external_data):
         raise ModelError(f"{where} is described twice; the file is damaged")
     if not all(isinstance(text, str) for pair in entries.items() for text in pair):
         raise ModelError(f"{where} is described by text that is not UTF-8; the file is damaged")
-    file, size = _check_location(entries.get("location", ""), where, path)
+    if any(is_reserved(key) for key in entries):
+        raise ModelError(f"{where} is described by keys that no file may have")
+    location = entries.get("location", "")
+    file, size = _check_location(location, where, path)
     needed = declared_bytes(tensor, path)
     if needed is None:
         raise ModelError(f"{where} is of a type that cannot be kept outside the model")
@@ -114,7 +135,8 @@ def _locate(tensor: onnx.TensorProto, path: Path) -> _Piece:
             f"{where} reaches past the end of {file.name} ({offset}+{length} of {size} bytes); "
             "the file is truncated"
         )
-    return _Piece(tensor, file, offset, length)
+    stays = is_weight and length >= _LEAST and is_mappable(tensor, offset, length)
+    return _Piece(tensor, location, file, offset, length, stays)
 
 
 def _check_location(location: str, where: str, path: Path) -> tuple[Path, int]:

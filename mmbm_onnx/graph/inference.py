@@ -11,6 +11,7 @@ import math
 
 import onnx
 
+from mmbm_onnx.graph.mapped import is_mapped
 from mmbm_onnx.graph.modern import modernise
 from mmbm_onnx.graph.walk import graphs, value_types
 
@@ -66,7 +67,7 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.output.extend(proto.graph.output)
     graph.value_info.extend(proto.graph.value_info)
     for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= KEPT:
+        if math.prod(tensor.dims) <= KEPT and not is_mapped(tensor):
             graph.initializer.append(tensor)
         else:
             graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)

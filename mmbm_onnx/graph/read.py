@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from google.protobuf.message import DecodeError
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.graph.content import check_tensor_sizes, check_text
 from mmbm_onnx.graph.external import external_bytes, external_files, load_external_data
+from mmbm_onnx.graph.mapped import without_weights
 from mmbm_onnx.graph.walk import STANDARD_DOMAINS, all_graphs, standard_opset, tensors
 
 LIMIT = 2**31 - 1  # bytes: the most a protobuf message may hold
+MAP_ABOVE = 2**30  # bytes of a model from which on its external weights stay in their files
 _LFS = b"version https://git-lfs.github.com/"
 
 
@@ -23,7 +26,8 @@ class OnnxModel:
     """A model that was read and checked.
 
     Attributes:
-        proto: The model, external data loaded into it. Treat as read-only.
+        proto: The model, external data loaded into it; of a model above 1 GiB large weights stay
+            in their files (see ``graph.mapped``). Treat as read-only.
         sha256: SHA-256 (hex) of the file's bytes, followed by those of its external data files in
             order of their names; of the deterministic serialisation when there is no file.
         path: The file it came from, or None.
@@ -43,26 +47,30 @@ def read_model(path: str | Path) -> OnnxModel:
     """Read an ONNX file, or a directory that holds exactly one, with its external data.
 
     Sizes are checked before anything is read, so a model never takes more memory than a few times
-    the 2 GiB that a protobuf message may hold.
+    the 2 GiB that a protobuf message may hold, or than its weights take of their own.
 
     Args:
         path: ``model.onnx``, or a directory with one ``*.onnx`` in it.
 
     Raises:
         ModelError: The file is missing, empty, not ONNX, damaged, invalid by ``onnx.checker``,
-            larger than 2 GiB, newer than the installed onnx, or its external data is not plain
-            files in its own directory.
+            newer than the installed onnx, its external data is not plain files in its own
+            directory, or without large weights in such files it is larger than 2 GiB, or with
+            them larger than the memory of this machine.
     """
     file, data, proto = _parse(path)
     digest = hashlib.sha256(data)
     size = len(data)
     del data
     outside = external_files(proto, file)
-    if size + external_bytes(proto, file) > LIMIT:
+    large = size + external_bytes(proto, file) > MAP_ABOVE
+    if size + external_bytes(proto, file, map_weights=large) > LIMIT:
         raise _too_large(file)
+    if large:
+        _check_memory(size + external_bytes(proto, file), file)
     for part in outside:
         _hash(part, digest)
-    load_external_data(proto, file)
+    load_external_data(proto, file, map_weights=large)
     check_model(proto, file)
     return OnnxModel(proto, digest.hexdigest(), file)
 
@@ -77,6 +85,19 @@ def model_files(path: str | Path) -> tuple[Path, ...]:
     return (file, *external_files(proto, file))
 
 
+def is_large(path: str | Path) -> bool:
+    """Whether ``read_model`` leaves weights of a model in their files.
+
+    Raises:
+        ModelError: As ``model_files``.
+    """
+    file, data, proto = _parse(path)
+    outside = external_bytes(proto, file)
+    return len(data) + outside > MAP_ABOVE and outside > external_bytes(
+        proto, file, map_weights=True
+    )
+
+
 def from_proto(proto: onnx.ModelProto) -> OnnxModel:
     """A checked model from a proto in memory, which is copied, never changed.
 
@@ -85,7 +106,9 @@ def from_proto(proto: onnx.ModelProto) -> OnnxModel:
             directory to be looked up in.
     """
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors(proto)):
-        raise ModelError("model refers to external data; load it (onnx.load) or pass its path")
+        raise ModelError(
+            "model refers to external data; load it (onnx.load), or pass the path of its file"
+        )
     if proto.ByteSize() > LIMIT:
         raise _too_large("model")
     copy = onnx.ModelProto()
@@ -110,7 +133,7 @@ def check_model(proto: onnx.ModelProto, label: Path | str) -> None:
     if proto.ByteSize() > LIMIT:
         raise _too_large(label)
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(without_weights(proto))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{label}: not a valid ONNX model ({_line(error)})") from None
     except (RuntimeError, TypeError, ValueError) as error:
@@ -199,8 +222,24 @@ def _hash(file: Path, digest: hashlib._Hash) -> None:
         raise ModelError(f"{file}: cannot be read ({error.strerror})") from None
 
 
+def _check_memory(needed: int, file: Path) -> None:
+    """Refuse weights that this machine cannot hold: a sparse file may claim any size."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # a system that does not tell
+        return
+    if needed > memory:
+        raise ModelError(
+            f"{file}: its weights take {needed / 2**30:.1f} GiB, the memory of this machine is "
+            f"{memory / 2**30:.1f} GiB"
+        )
+
+
 def _too_large(label: Path | str) -> ModelError:
-    return ModelError(f"{label}: models above 2 GiB are not supported")
+    return ModelError(
+        f"{label}: a model above 2 GiB must keep the weights of its main graph as external data "
+        "beside it (onnx.save with save_as_external_data=True)"
+    )
 
 
 def _line(error: Exception) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from math import prod
 
 import onnx
-from onnx import numpy_helper
 
 from mmbm_onnx.graph.axes import Layout, Size, sizes
 from mmbm_onnx.graph.inference import KEPT
+from mmbm_onnx.graph.mapped import to_array
 from mmbm_onnx.graph.walk import (
     STANDARD_DOMAINS,
     attribute,
@@ -96,7 +96,7 @@ class Scope:
         given = node.input[place] if place < len(node.input) else ""
         if given not in self.values or prod(self.values[given].dims) > KEPT:
             return None
-        return [int(number) for number in numpy_helper.to_array(self.values[given]).reshape(-1)]
+        return [int(number) for number in to_array(self.values[given]).reshape(-1)]
 
     def value_behind(self, name: str) -> onnx.TensorProto | None:
         """The constant that a name stands for, through Identity and Cast, or None."""
@@ -113,7 +113,7 @@ class Scope:
         # Looked at last: inference leaves large tensors without values.
         if tensor is None or tensor.data_type in _NO_NUMBERS or prod(tensor.dims) != 1:
             return None
-        return float(numpy_helper.to_array(tensor).reshape(-1)[0])
+        return float(to_array(tensor).reshape(-1)[0])
 
     def readers(self, name: str) -> list[onnx.NodeProto]:
         """The nodes of this graph that read a tensor, looking through Identity and Cast."""

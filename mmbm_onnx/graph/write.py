@@ -8,13 +8,22 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 from mmbm_onnx.errors import OutputError
 
+Content: TypeAlias = bytes | Iterable[bytes]
+"""Of a file: as a whole, or a few bytes at a time."""
+
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK)
+
+
+def data_path(path: Path) -> Path:
+    """Where the weights of a large model go that is written to ``path``."""
+    return path.with_name(f"{path.name}.data")
 
 
 def check_targets(
@@ -60,7 +69,7 @@ def _resolved(path: Path) -> Path:
         raise OutputError(f"{shown!r}: is not a usable file name ({reason})") from None
 
 
-def write_files(files: Mapping[Path, bytes], *, force: bool = False) -> None:
+def write_files(files: Mapping[Path, Content], *, force: bool = False) -> None:
     """Write every file or none.
 
     Contents go to unnamed temporary files (named ones where the system has no O_TMPFILE) in the
@@ -90,15 +99,16 @@ def write_files(files: Mapping[Path, bytes], *, force: bool = False) -> None:
 class _Staged:
     """Contents on disk, in the target's directory, without the target's name."""
 
-    def __init__(self, target: Path, content: bytes) -> None:
+    def __init__(self, target: Path, content: Content) -> None:
         self.target = target
         self._name: Path | None = None
         self._fd = -1
         try:
             self._open()
-            view = memoryview(content)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            for part in [content] if isinstance(content, bytes) else content:
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(self._fd, view) :]
             os.fsync(self._fd)
         except BaseException as error:
             self.close()

@@ -97,6 +97,7 @@ class Pipeline:
                     provider=self.provider,
                     threads=self.threads,
                 )
+            del classifier  # and its view of the weights
             with clock.phase("evaluate"):
                 paired = written.paired
                 answers = {role: Answers(given) for role, given in written.answers.items()}

@@ -16,6 +16,7 @@ from mmbm_onnx.data import check_accuracy, check_samples, split
 from mmbm_onnx.errors import ModelError, NothingToHardenError, OptionError
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.mapped import without_weights
 from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.quantization import quantizing_node
@@ -134,7 +135,7 @@ def _survey(model: OnnxModel) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         )
     # What we write is checked in full, so what we start from must pass the same check.
     try:
-        onnx.checker.check_model(model.proto, full_check=True)
+        onnx.checker.check_model(without_weights(model.proto), full_check=True)
     except Exception as error:  # checker and shape inference raise many kinds
         text = " ".join(str(error).split())[:300]
         raise ModelError(f"{model.label}: fails onnx.checker's full check ({text})") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import onnx
 from mmbm_onnx.data.state_file import is_checkpoint
 from mmbm_onnx.errors import OutputError
 from mmbm_onnx.evaluation.gates import Gate
-from mmbm_onnx.graph.write import write_files
+from mmbm_onnx.graph.files import contents, digest
+from mmbm_onnx.graph.write import Content, write_files
 from mmbm_onnx.report.json_report import to_json, with_files
 from mmbm_onnx.types import Bounds
 
@@ -23,8 +23,9 @@ class HardenResult:
     """What ``harden`` made, in memory.
 
     Attributes:
-        hardened: The hardened graph.
-        detector: The detector graph, or None.
+        hardened: The hardened graph. Large weights of a model above 1 GiB stay in the original's
+            files (see ``graph.mapped``) until ``save`` writes them with the graph.
+        detector: The detector graph, or None; likewise.
         bounds: The learned bounds, site by site.
         report: The JSON report; its schema is ``docs/report-schema.md``.
         gates: What had to hold.
@@ -55,6 +56,8 @@ class HardenResult:
     ) -> dict[str, Any]:
         """Write the graphs and the report: all of them, or none.
 
+        Weights that stayed in their files go into ``<graph>.data``, one file beside each graph.
+
         Args:
             output: Where the hardened graph goes.
             detector_output: Where the detector graph goes, or None to leave it out.
@@ -72,16 +75,12 @@ class HardenResult:
             if self.detector is None:
                 raise OutputError(f"{detector_output}: there is no detector to write")
             graphs["detector"] = (Path(detector_output), self.detector)
-        contents = {
-            role: (path, proto.SerializeToString(deterministic=True))
-            for role, (path, proto) in graphs.items()
-        }
-        digests = {
-            role: (path, hashlib.sha256(content).hexdigest())
-            for role, (path, content) in contents.items()
-        }
+        parts = {role: contents(proto, path) for role, (path, proto) in graphs.items()}
+        digests = {role: (list(files), digest(files)) for role, files in parts.items()}
         full = with_files(self.report, digests)
-        entries = list(contents.values())
+        entries: list[tuple[Path, Content]] = [
+            entry for files in parts.values() for entry in files.items()
+        ]
         if report is not None:
             entries.append((Path(report), to_json(full)))
         files = dict(entries)

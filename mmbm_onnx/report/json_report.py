@@ -112,16 +112,24 @@ def harden_report(
     return {key: strict(value, key) for key, value in report.items()}
 
 
-def with_files(report: Mapping[str, Any], files: Mapping[str, tuple[Path, str]]) -> dict[str, Any]:
+def with_files(
+    report: Mapping[str, Any], files: Mapping[str, tuple[Sequence[Path], str]]
+) -> dict[str, Any]:
     """The report with the files that were written.
 
     Args:
         report: From `harden_report`; not changed.
-        files: Role (``"hardened"``, ``"detector"``) to path and SHA-256 of its bytes in hex.
+        files: Role (``"hardened"``, ``"detector"``) to its files, one with weights last where there
+            is one, and SHA-256 of their bytes in hex.
     """
     entries = [
-        {"role": role, "path": str(path), "sha256": digest}
-        for role, (path, digest) in files.items()
+        {
+            "role": role,
+            "path": str(paths[0]),
+            "data": str(paths[1]) if len(paths) > 1 else None,
+            "sha256": digest,
+        }
+        for role, (paths, digest) in files.items()
     ]
     return {**report, "files": entries}
 

@@ -65,6 +65,7 @@ def harden_summary(report: Mapping[str, Any], *, report_path: Path | None = None
     if report["gates"]:
         parts.append(gates_table(report["gates"]))
     written = [(entry["role"], entry["path"]) for entry in report["files"]]
+    written += [("weights", entry["data"]) for entry in report["files"] if entry["data"]]
     if report_path is not None:
         written.append(("report", str(report_path)))
     if written:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError, RuntimeMissingError
+from mmbm_onnx.graph.mapped import relative
+from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.walk import all_graphs
 from mmbm_onnx.runtime.providers import (
     load_onnxruntime,
@@ -34,8 +36,8 @@ class Session:
     """A model loaded into ONNX Runtime, with deterministic kernels where they exist.
 
     Args:
-        model: A model in memory (a proto with its weights inside, or its bytes), or a file; only
-            a file may keep weights as external data.
+        model: A model in memory (a proto with its weights inside or mapped, or its bytes), or a
+            file, which may keep weights as external data.
         provider: Execution provider, short or full name; None is the CPU.
         threads: Threads within one operator, at least 1; None lets ONNX Runtime choose.
         optimize: Whether ONNX Runtime may fuse and rewrite operators.
@@ -77,10 +79,26 @@ class Session:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._may_loop = isinstance(model, onnx.ModelProto) and _has_loop(model)
         self._where = label or (str(model) if isinstance(model, Path) else "the model")
-        source = str(model) if isinstance(model, Path) else _to_bytes(model)
+        source: str | bytes
+        left_out: list[str] = []
+        if isinstance(model, Path):
+            source = str(model)
+        elif isinstance(model, bytes):
+            source = model
+        else:
+            plain, folder = relative(model)
+            if folder is not None:
+                _share_weights(options, folder, optimize=optimize)
+                # It would copy what only lays weights out anew; halves it widens, which is needed.
+                left_out = [] if has_halves(plain) else ["ConstantFolding"]
+            source = _to_bytes(plain)
         try:
             self._session: Any = ort.InferenceSession(
-                source, options, providers=provider_chain(self.provider), enable_fallback=0
+                source,
+                options,
+                providers=provider_chain(self.provider),
+                disabled_optimizers=left_out,
+                enable_fallback=0,
             )
         except Exception as error:  # its exceptions share no base but this
             text = one_line(error)
@@ -151,6 +169,21 @@ class Session:
             timer.join()
 
 
+def _share_weights(options: Any, folder: Path, *, optimize: bool) -> None:
+    """Let a session read weights where they lie, and make no copies of them in another layout or
+    type before they are needed."""
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(folder)
+    )
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    ort = load_onnxruntime()
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    if optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+
+
 def _has_loop(proto: onnx.ModelProto) -> bool:
     """Whether a node of any graph or local function is a Loop."""
     return any(node.op_type == "Loop" for graph in all_graphs(proto) for node in graph.node)
@@ -179,9 +212,7 @@ def _way_out(model: onnx.ModelProto | bytes | Path, text: str) -> str:
     return ""
 
 
-def _to_bytes(model: onnx.ModelProto | bytes) -> bytes:
-    if isinstance(model, bytes):
-        return model
+def _to_bytes(model: onnx.ModelProto) -> bytes:
     try:
         return bytes(model.SerializeToString())
     except Exception as error:  # ValueError or EncodeError, by protobuf's implementation

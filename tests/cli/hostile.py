@@ -306,6 +306,8 @@ def a_device(folder: Path, tensor: TensorProto) -> None:
 
 
 for _name, _message, _change, _entries in (
+    ("with keys of ours", "that no file may have", untouched, {"mmbm_onnx.folder": "/etc"}),
+    ("said to be checked", "that no file may have", untouched, {"mmbm_onnx.state": "1:2:3:4"}),
     ("above", "leaves the model's directory", untouched, {"location": "../w.bin"}),
     ("at an absolute path", "has an absolute path", untouched, {"location": "/etc/passwd"}),
     ("at a Windows path", "has an absolute path", untouched, {"location": "C:\\w.bin"}),

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from large import save_outside, treat_as_large
+from toy_models import original_proto
 
 import mmbm_onnx
 from mmbm_onnx.types import Progress
@@ -39,7 +41,7 @@ class FakeResult:
         for path in (output, detector_output, report):
             if path is not None:
                 path.write_text("written")
-        return {**self.report, "files": [{"role": "hardened", "path": str(output)}]}
+        return {**self.report, "files": [{"role": "hardened", "path": str(output), "data": None}]}
 
 
 REPORT = {
@@ -291,3 +293,41 @@ def test_values_that_make_no_sense_are_wrong_usage(run, files, api, option, valu
     assert result.exit_code == 2
     assert option in result.stderr
     assert api.args == ()
+
+
+@pytest.fixture
+def large(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory, with a model whose weights stay in their files."""
+    treat_as_large(monkeypatch)
+    save_outside(original_proto(), files / "original.onnx")
+    return files
+
+
+def test_weights_in_the_way_of_a_large_model_are_told_before_any_work(run, large, api) -> None:
+    (large / "original.detector.onnx.data").write_text("mine")
+    result = run(*args(large))
+    assert result.exit_code == 2
+    assert "original.detector.onnx.data: exists already; use --force" in result.stderr
+    assert not api.args
+    assert run(*args(large, "--no-detector")).exit_code == 0
+
+
+def test_weights_and_other_outputs_have_names_of_their_own(run, large, api) -> None:
+    result = run(*args(large, "--report", large / "original.hardened.onnx.data"))
+    assert result.exit_code == 2
+    assert "two outputs would be written to the same file" in result.stderr
+    assert not api.args
+
+
+def test_the_weights_of_the_model_itself_are_never_overwritten(run, large, api) -> None:
+    save_outside(original_proto(), large / "original.onnx", "new.onnx.data")
+    result = run(*args(large, "-o", large / "new.onnx", "--force"))
+    assert result.exit_code == 2
+    assert "new.onnx.data: the output would overwrite an input" in result.stderr
+    assert not api.args
+
+
+def test_what_is_called_so_beside_a_small_model_is_in_nobodys_way(run, files, api) -> None:
+    (files / "original.hardened.onnx.data").write_text("mine")
+    assert run(*args(files)).exit_code == 0
+    assert (files / "original.hardened.onnx.data").read_text() == "mine"

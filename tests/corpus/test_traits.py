@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from large import save_outside, treat_as_large
 from traits import TRAITS, repeated
 
 from mmbm_onnx.errors import ModelError
@@ -16,6 +17,7 @@ from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import check_parity, relative_difference
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.mapped import mapped
 from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.read import read_model
 from mmbm_onnx.graph.sites import find_sites
@@ -81,6 +83,39 @@ def test_it_is_read_executed_bounded_and_paired(name: str, tmp_path: Path) -> No
     assert np.array_equal(verdicts.outputs[face.output][kept], before.outputs[face.output][kept])
     assert np.array_equal(verdicts.suspected, before.classes)
     assert (verdicts.classes[~kept] != before.classes[~kept]).all()
+
+
+@pytest.mark.parametrize("name", TRAITS)
+def test_its_weights_may_stay_in_their_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = TRAITS[name]
+    proto, _ = inline_activation_functions(known.build())
+    # Smaller tensors may be shapes, whose values are needed to infer others.
+    treat_as_large(monkeypatch, least=256)
+    model = read_model(save_outside(proto, tmp_path / "model.onnx")).proto
+    if not mapped(model):
+        pytest.skip("no initializer of 256 bytes in the main graph")
+    face = find_interface(model, logits_name=known.logits)
+    sites = find_sites(model, logits=face.logits).sites
+    assert sites == find_sites(proto, logits=face.logits).sites
+    x = known.samples(SAMPLES)
+    check_parity(Classifier(model, face, sites), model, x)
+
+    bounds = Bounds({site.tensor: np.full((), 0.1, np.float32) for site in sites})
+    null = fit_null(np.linspace(-1, 2, 99).astype(np.float32), 0.3)
+    for rewrite in (
+        lambda given: insert_bounds(given, sites, bounds),
+        lambda given: build_detector(given, face, sites, bounds, null),
+    ):
+        light, whole = rewrite(model), rewrite(proto)
+        check_written(light)
+        assert len(mapped(light)) == len(mapped(model))
+        answers = [
+            run_logits(Session(with_outputs(each, [face.logits]), threads=1), face, x)
+            for each in (light, whole)
+        ]
+        assert relative_difference(*answers) <= known.tolerance
 
 
 def check_gradients(

@@ -115,11 +115,11 @@ def test_a_link_put_in_place_after_the_check_is_not_followed(
     weights = saved.parent / "weights.bin"
     locate = external._locate
 
-    def swap(tensor: onnx.TensorProto, path: Path) -> object:
-        piece = locate(tensor, path)
+    def swap(tensor: onnx.TensorProto, path: Path, *, is_weight: bool) -> object:
+        piece = locate(tensor, path, is_weight=is_weight)
         weights.rename(saved.parent / "moved.bin")
         weights.symlink_to(saved.parent / "moved.bin")
-        monkeypatch.setattr(external, "_locate", lambda tensor, path: piece)
+        monkeypatch.setattr(external, "_locate", lambda tensor, path, **_: piece)
         return piece
 
     monkeypatch.setattr(external, "_locate", swap)
@@ -224,3 +224,22 @@ def test_constants_subgraphs_and_functions_may_be_external(tmp_path: Path) -> No
     assert len(external_files(proto, path)) == 3
     arrays = [onnx.numpy_helper.to_array(tensor).tolist() for tensor in read.tensors(model.proto)]
     assert sorted(arrays) == [[1.0, 2.0], [3.0], [4.0]]
+
+
+def test_weights_larger_than_the_memory_are_refused_unread(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = onnx.load(saved, load_external_data=False)
+    tensor = proto.graph.initializer[0]
+    del tensor.dims[:], tensor.external_data[:]
+    tensor.dims.extend([2**41])
+    tensor.external_data.add(key="location", value="weights.bin")
+    saved.write_bytes(proto.SerializeToString())
+    with (saved.parent / "weights.bin").open("wb") as stream:
+        stream.truncate(2**43)  # sparse: takes no room
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("read although too large")
+
+    monkeypatch.setattr(read, "_hash", forbidden)
+    assert "its weights take 8192.0 GiB, the memory of this machine is" in refusal(saved)

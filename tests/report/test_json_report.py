@@ -88,7 +88,7 @@ def valid(told: Any, schema: SchemaName = "harden-report-1") -> None:
 def test_a_report_validates_against_its_schema() -> None:
     told = report()
     valid(told)
-    valid(with_files(told, {"hardened": (Path("h.onnx"), "0" * 64)}))
+    valid(with_files(told, {"hardened": ([Path("h.onnx"), Path("h.onnx.data")], "0" * 64)}))
 
 
 def test_a_report_without_detector_or_labels_validates_too() -> None:
@@ -215,7 +215,7 @@ def test_versions_of_the_libraries_are_recorded() -> None:
 
 
 def test_the_summary_tells_the_outcome_on_a_terminal() -> None:
-    told = with_files(report(), {"hardened": (Path("build/h.onnx"), "0" * 64)})
+    told = with_files(report(), {"hardened": ([Path("build/h.onnx")], "0" * 64)})
     text = harden_summary(told)
     assert max(map(len, text.splitlines())) <= 100
     for part in (

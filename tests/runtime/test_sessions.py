@@ -112,7 +112,7 @@ def test_provider_that_is_not_installed_is_refused(monkeypatch):
 
 def test_silent_fallback_to_the_cpu_is_refused(monkeypatch):
     class FallenBack:
-        def __init__(self, source, options, providers, enable_fallback):
+        def __init__(self, source, options, providers, disabled_optimizers, enable_fallback):
             assert providers == [
                 ("CUDAExecutionProvider", {"use_tf32": "0"}),
                 "CPUExecutionProvider",
@@ -138,7 +138,7 @@ def test_model_over_the_protobuf_limit_points_to_files():
             raise ValueError("exceeds maximum protobuf size of 2GB")
 
     with pytest.raises(ModelError, match=r"2 GiB.*external data"):
-        Session(TooLarge())
+        sessions._to_bytes(TooLarge())
 
 
 @pytest.mark.parametrize("threads", [0, -1, 10**6])
