@@ -15,6 +15,7 @@ from mmbm_onnx.errors import ModelError
 from mmbm_onnx.evaluation.predictions import predict, predict_detector
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import check_parity, relative_difference
+from mmbm_onnx.graph import inference, scopes
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.mapped import mapped
@@ -93,6 +94,8 @@ def test_its_weights_may_stay_in_their_files(
     proto, _ = inline_activation_functions(known.build())
     # Smaller tensors may be shapes, whose values are needed to infer others.
     treat_as_large(monkeypatch, least=256)
+    for module in (inference, scopes):
+        monkeypatch.setattr(module, "KEPT", 8)
     model = read_model(save_outside(proto, tmp_path / "model.onnx")).proto
     if not mapped(model):
         pytest.skip("no initializer of 256 bytes in the main graph")
