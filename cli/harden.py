@@ -142,6 +142,7 @@ def harden(
     MODEL is an ONNX file, or a directory that holds one: a classifier with one input, of floating
     point or integers, and one output of logits or probabilities. Three files are written, all or
     none: the hardened graph, a detector graph that corrects what it flags, and a JSON report.
+    Weights that a model above 1 GiB keeps as external data go into a .data file beside each graph.
     (Only SIGKILL or a power cut while finished files get their names can leave some of them; none
     in part.)
 
@@ -222,35 +223,34 @@ def _check_checkpoint(
         )
 
 
-def _data_paths(outputs: dict[str, Path], model: Path) -> list[Path]:
-    """Where weights of a large model will go; none where nothing is in their way, and for small
-    models, which is only then looked up."""
-    from mmbm_onnx.graph.write import data_path
-
-    graphs = [path for name, path in outputs.items() if name != "report"]
-    taken = {path.absolute() for path in outputs.values()}
-    paths = [data_path(path) for path in graphs if path.name]
-    blocked = any(os.path.lexists(path) or path.absolute() in taken for path in paths)
-    if not blocked:
-        return []
-
+def _is_large(model: Path) -> bool:
+    """Whether weights go beside the graphs; what else is in the way of reading is told later."""
+    from mmbm_onnx.errors import ModelError
     from mmbm_onnx.graph.read import is_large
 
-    return paths if is_large(model) else []
+    try:
+        return is_large(model)
+    except ModelError:
+        return False
 
 
 def _check(
     outputs: dict[str, Path], model: Path, clean: Path, preprocess: Path | None, force: bool
 ) -> None:
-    from mmbm_onnx.graph.write import check_targets
+    from mmbm_onnx.graph.write import check_data_name, check_targets, data_path
 
     targets = list(outputs.values())
-    weights = _data_paths(outputs, model)
     inputs = [path for path in (model, clean, preprocess) if path is not None]
     if model.is_dir():
         inputs += list(model.iterdir())
-    check_targets([*targets, *weights], inputs=inputs, force=force)
-    existing = [target for target in [*targets, *weights] if target.exists()]
+    check_targets(targets, inputs=inputs, force=force)
+    if _is_large(model):
+        graphs = [path for name, path in outputs.items() if name != "report"]
+        for path in graphs:
+            check_data_name(path)
+        targets += map(data_path, graphs)
+        check_targets(targets, inputs=inputs, force=force)
+    existing = [target for target in targets if target.exists()]
     if not existing:
         return
 

@@ -27,6 +27,7 @@ from mmbm_onnx.evaluation.predictions import (
 from mmbm_onnx.evaluation.quality import Limits, attack_gate, detector_gates, quality_gates
 from mmbm_onnx.evaluation.structure import structure_gates
 from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.mapped import check_unchanged
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.walk import shape_of
 from mmbm_onnx.runtime.sessions import Session
@@ -206,6 +207,9 @@ def verify_graphs(
     if limits.max_attack_success_rate is not None and last in after:
         gates.append(attack_gate(last, after[last], limits.max_attack_success_rate))
 
+    for model in (original, hardened, detector):
+        if model is not None:
+            check_unchanged(model.proto)
     judged_files = {"original": original, "hardened": hardened, "detector": detector}
     return VerifyResult(
         gates=tuple(gates),

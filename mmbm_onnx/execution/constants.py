@@ -40,7 +40,8 @@ def tensor_from_array(array: npt.NDArray[Any], promote_half: bool = True) -> tor
         # torch warns that the memory is read-only; nothing here writes into tensors.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            tensor = torch.from_numpy(array)
+            # Kernels may rely on aligned memory; a file's author need not have cared.
+            tensor = torch.from_numpy(array if array.flags.aligned else array.copy())
         except (TypeError, ValueError):
             # Big-endian or negatively strided memory: a plain copy has neither.
             tensor = torch.from_numpy(np.array(array, dtype=native, order="C"))

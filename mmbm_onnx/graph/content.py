@@ -61,10 +61,15 @@ def check_tensor_sizes(proto: onnx.ModelProto, label: Path | str) -> None:
         ModelError: A tensor has negative dims, an unknown type, or too little or too much data.
     """
     for tensor in tensors(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            continue
         if tensor.HasField("segment"):
             raise ModelError(f"{label}: tensor {tensor.name!r} is segmented, which is unsupported")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            if tensor.HasField("raw_data") or any(len(getattr(tensor, f)) for f in _ALL_FIELDS):
+                raise ModelError(
+                    f"{label}: tensor {tensor.name!r} holds data beside its external data; the "
+                    "file is damaged"
+                )
+            continue
         needed = declared_bytes(tensor, label)
         if tensor.HasField("raw_data"):
             held, unit = len(tensor.raw_data), "bytes"

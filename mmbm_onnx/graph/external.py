@@ -135,8 +135,8 @@ def _locate(tensor: onnx.TensorProto, path: Path, *, is_weight: bool) -> _Piece:
             f"{where} reaches past the end of {file.name} ({offset}+{length} of {size} bytes); "
             "the file is truncated"
         )
-    stays = is_weight and length >= _LEAST and is_mappable(tensor, offset, length)
-    return _Piece(tensor, location, file, offset, length, stays)
+    stays = is_weight and length >= _LEAST and is_mappable(tensor, length)
+    return _Piece(tensor, str(PurePosixPath(location)), file, offset, length, stays)
 
 
 def _check_location(location: str, where: str, path: Path) -> tuple[Path, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from mmbm_onnx.graph.mapped import Place, mapped, moved
-from mmbm_onnx.graph.write import Content, data_path
+from mmbm_onnx.graph.write import Content, check_data_name, data_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,13 @@ def contents(proto: onnx.ModelProto, path: Path) -> dict[Path, Content]:
     Args:
         proto: The model; weights that stayed in their files go into a new one beside it.
         path: Where it goes.
+
+    Raises:
+        OutputError: Its name is one that no model may give to its data.
     """
     if not mapped(proto):
         return {path: proto.SerializeToString(deterministic=True)}
+    check_data_name(path)
     copy, parts = moved(proto, data_path(path).name)
     return {
         path: copy.SerializeToString(deterministic=True),

@@ -66,7 +66,7 @@ class Place:
             handle = os.open(self.file, flags | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise ModelError(f"{self.file}: cannot be read ({error.strerror})") from None
-        if _state(os.fstat(handle)) != self.state:
+        if file_state(os.fstat(handle)) != self.state:
             os.close(handle)
             raise ModelError(f"{self.file}: the file changed while it was used")
         return handle
@@ -83,7 +83,7 @@ class Place:
                 wanted = min(_CHUNK, self.length - start)
                 os.lseek(handle, self.offset + start, os.SEEK_SET)
                 chunk = os.read(handle, wanted)
-                if len(chunk) != wanted or _state(os.fstat(handle)) != self.state:
+                if len(chunk) != wanted or file_state(os.fstat(handle)) != self.state:
                     raise ModelError(f"{self.file}: the file changed while it was used")
                 yield chunk
         except OSError as error:
@@ -111,12 +111,12 @@ class Place:
         return found
 
 
-def is_mappable(tensor: onnx.TensorProto, offset: int, length: int) -> bool:
-    """Whether NumPy can look at a tensor's bytes where they lie: whole elements, aligned."""
+def is_mappable(tensor: onnx.TensorProto, length: int) -> bool:
+    """Whether NumPy can look at a tensor's bytes where they lie: each element has its own."""
     if tensor.data_type == onnx.TensorProto.STRING or not length:
         return False
     size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return size * math.prod(tensor.dims) == length and offset % size == 0
+    return size * math.prod(tensor.dims) == length
 
 
 def map_tensor(
@@ -132,9 +132,16 @@ def map_tensor(
 
     Raises:
         OSError: The file is gone.
+        ModelError: The folder's path is not text.
     """
     folder = folder.resolve()
-    state = _state(os.lstat(folder / location))
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # neither the proto nor ONNX Runtime can name it
+        raise ModelError(
+            f"{os.fsencode(folder)!r}: the path of a model above 1 GiB must be UTF-8; rename it"
+        ) from None
+    state = file_state(os.lstat(folder / location))
     _point(tensor, location, offset, length)
     tensor.external_data.add(key=_FOLDER, value=str(folder))
     tensor.external_data.add(key=_STATE, value=state)
@@ -184,6 +191,16 @@ def to_array(tensor: onnx.TensorProto) -> npt.NDArray[Any]:
     return np.frombuffer(place.view(), dtype, count, place.offset).reshape(tuple(tensor.dims))
 
 
+def check_unchanged(proto: onnx.ModelProto) -> None:
+    """Make sure that the files of mapped weights are what they were.
+
+    Raises:
+        ModelError: One is not.
+    """
+    for place in {(p.file, p.state): p for p in map(place_of, mapped(proto))}.values():
+        os.close(place.open())
+
+
 def same_bytes(left: onnx.TensorProto, right: onnx.TensorProto) -> bool:
     """Whether two tensors, one of them mapped at least, hold the same bytes."""
     both = [to_array(tensor).reshape(-1).view(np.uint8) for tensor in (left, right)]
@@ -230,10 +247,10 @@ def relative(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
         return proto, None
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
+    check_unchanged(proto)
     folders = set()
     for tensor in mapped(copy):
         place = place_of(tensor)
-        os.close(place.open())
         folders.add(place.folder)
         _point(tensor, place.location, place.offset, place.length)
     (folder,) = folders
@@ -277,8 +294,9 @@ def _point(tensor: onnx.TensorProto, location: str, offset: int, length: int) ->
         tensor.external_data.add(key=key, value=value)
 
 
-def _state(status: os.stat_result) -> str:
+def file_state(status: os.stat_result) -> str:
+    """What tells a regular file from another one, and from itself after a change."""
     if not stat.S_ISREG(status.st_mode):
         return "not a file"
-    parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    return ":".join(map(str, parts))
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))

@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.graph.content import check_tensor_sizes, check_text
 from mmbm_onnx.graph.external import external_bytes, external_files, load_external_data
-from mmbm_onnx.graph.mapped import without_weights
-from mmbm_onnx.graph.walk import STANDARD_DOMAINS, all_graphs, standard_opset, tensors
+from mmbm_onnx.graph.mapped import file_state, mapped, without_weights
+from mmbm_onnx.graph.walk import STANDARD_DOMAINS, all_graphs, shape_of, standard_opset, tensors
 
 LIMIT = 2**31 - 1  # bytes: the most a protobuf message may hold
 MAP_ABOVE = 2**30  # bytes of a model from which on its external weights stay in their files
@@ -67,10 +67,14 @@ def read_model(path: str | Path) -> OnnxModel:
     if size + external_bytes(proto, file, map_weights=large) > LIMIT:
         raise _too_large(file)
     if large:
-        _check_memory(size + external_bytes(proto, file), file)
+        _check_memory(size + sum(part.stat().st_size for part in outside), file)
+    before = [file_state(part.lstat()) for part in outside]
+    load_external_data(proto, file, map_weights=large)
     for part in outside:
         _hash(part, digest)
-    load_external_data(proto, file, map_weights=large)
+    for part, state in zip(outside, before, strict=True):
+        if file_state(part.lstat()) != state:
+            raise ModelError(f"{part}: the file changed while it was read")
     check_model(proto, file)
     return OnnxModel(proto, digest.hexdigest(), file)
 
@@ -132,12 +136,35 @@ def check_model(proto: onnx.ModelProto, label: Path | str) -> None:
     check_tensor_sizes(proto, label)
     if proto.ByteSize() > LIMIT:
         raise _too_large(label)
+    _check_mapped(proto, label)
     try:
         onnx.checker.check_model(without_weights(proto))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{label}: not a valid ONNX model ({_line(error)})") from None
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{label}: cannot be checked ({_line(error)})") from None
+
+
+def _check_mapped(proto: onnx.ModelProto, label: Path | str) -> None:
+    """What the checker, which does not see mapped weights, asks of the others."""
+    large = {tensor.name: tensor for tensor in mapped(proto)}
+    names = [tensor.name for tensor in proto.graph.initializer if tensor.name in large]
+    if len(names) > len(large):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelError(f"{label}: not a valid ONNX model ({twice!r} is not a unique initializer)")
+    for info in (*proto.graph.input, *proto.graph.value_info):
+        tensor = large.get(info.name)
+        if tensor is None:
+            continue
+        kind, shape = info.type.tensor_type, shape_of(info.type)
+        fits = shape is None or (
+            len(shape) == len(tensor.dims)
+            and all(length in (None, dim) for length, dim in zip(shape, tensor.dims, strict=True))
+        )
+        if kind.elem_type not in (0, tensor.data_type) or not fits:
+            raise ModelError(
+                f"{label}: initializer {info.name!r} is declared with another type or shape"
+            )
 
 
 def _check_versions(proto: onnx.ModelProto, label: Path | str) -> None:
@@ -238,7 +265,7 @@ def _check_memory(needed: int, file: Path) -> None:
 def _too_large(label: Path | str) -> ModelError:
     return ModelError(
         f"{label}: a model above 2 GiB must keep the weights of its main graph as external data "
-        "beside it (onnx.save with save_as_external_data=True)"
+        "beside it (onnx.save with save_as_external_data=True), none of them of 4 bits"
     )
 
 

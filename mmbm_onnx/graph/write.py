@@ -9,7 +9,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import FrameType
 from typing import TypeAlias
 
@@ -23,7 +23,26 @@ _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP, er
 
 def data_path(path: Path) -> Path:
     """Where the weights of a large model go that is written to ``path``."""
-    return path.with_name(f"{path.name}.data")
+    return path.parent / f"{path.name}.data"
+
+
+def check_data_name(path: Path) -> None:
+    """Check that weights can lie beside a model that is written to ``path``.
+
+    Raises:
+        OutputError: The name of their file is not text, or looks like a path on some system, so
+            that no reader would take it.
+    """
+    name = data_path(path).name
+    if PureWindowsPath(name).name != name or PurePosixPath(name).name != name:
+        raise OutputError(f"{path}: weights cannot lie beside a file of that name; choose another")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise OutputError(
+            f"{os.fsencode(path)!r}: weights cannot lie beside a file whose name is not UTF-8; "
+            "choose another"
+        ) from None
 
 
 def check_targets(

@@ -88,9 +88,7 @@ class Session:
         else:
             plain, folder = relative(model)
             if folder is not None:
-                _share_weights(options, folder, optimize=optimize)
-                # It would copy what only lays weights out anew; halves it widens, which is needed.
-                left_out = [] if has_halves(plain) else ["ConstantFolding"]
+                left_out = _share_weights(options, plain, folder, optimize=optimize)
             source = _to_bytes(plain)
         try:
             self._session: Any = ort.InferenceSession(
@@ -169,12 +167,16 @@ class Session:
             timer.join()
 
 
-def _share_weights(options: Any, folder: Path, *, optimize: bool) -> None:
+def _share_weights(
+    options: Any, proto: onnx.ModelProto, folder: Path, *, optimize: bool
+) -> list[str]:
     """Let a session read weights where they lie, and make no copies of them in another layout or
-    type before they are needed."""
+    type before they are needed; returns the optimizers that are ruled out."""
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(folder)
     )
+    if any(node.op_type == "DequantizeLinear" for g in all_graphs(proto) for node in g.node):
+        return []  # what is fused with it rounds otherwise, and is what runs in deployment
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
@@ -182,6 +184,8 @@ def _share_weights(options: Any, folder: Path, *, optimize: bool) -> None:
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    # Folding copies what only lays weights out anew; halves are widened, which is needed.
+    return [] if has_halves(proto) else ["ConstantFolding"]
 
 
 def _has_loop(proto: onnx.ModelProto) -> bool:

@@ -476,3 +476,99 @@ configured("with a key twice", "a key is given twice", b'{"scale": 1, "scale": 2
 configured("with infinity", "finite number", b'{"scale": Infinity}')
 configured("with a number of a million digits", "pre.json", b'{"scale": ' + b"9" * 10**6 + b"}")
 configured("with a resize to the moon", "exceeds", json.dumps({"resize": [10**6] * 2}).encode())
+
+
+# Models of tokens, and of loops.
+
+
+def token_model(kind: str = "int64", vocabulary: int = 20) -> onnx.ModelProto:
+    proto = onnx.parser.parse_model(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        text ({kind}[N, 6] tokens) => (float[N, 4] logits)
+        <float[4, 4] last = {{1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1}}>
+        {{
+            indices = Cast <to = 7> (tokens)
+            words = Gather (table, indices)
+            mean = ReduceMean <axes = [1], keepdims = 0> (words)
+            active = Relu (mean)
+            logits = MatMul (active, last)
+        }}
+        """
+    )
+    table = np.random.default_rng(0).standard_normal((vocabulary, 4)).astype(np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(table, "table"))
+    return proto
+
+
+def tokens_case(name: str, message: str, x: np.ndarray, kind: str = "int64", *args: str):
+    def prepare(folder: Path) -> None:
+        onnx.save(token_model(kind), folder / "model.onnx")
+        clean(folder, x=x)
+
+    hostile(f"tokens {name}", message, *args)(prepare)
+
+
+def some_tokens(rows: int = 40, columns: int = 6) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 20, (rows, columns))
+
+
+def with_one(value: int) -> np.ndarray:
+    tokens = some_tokens()
+    tokens[7, 3] = value
+    return tokens
+
+
+tokens_case("beyond the table", "idx=20 must be within the inclusive range [-20,19]", with_one(20))
+tokens_case("far beyond the table", "idx=4611686018427387904 must be within", with_one(2**62))
+tokens_case(
+    "before the table", "idx=-21 must be within the inclusive range [-20,19]", with_one(-21)
+)
+tokens_case("that overflow", "overflow the model's int32", with_one(2**40), "int32")
+tokens_case("that are fractions", "dtype float64; expected int64", some_tokens() + 0.5)
+tokens_case("of another length", "shape (40, 5), the model takes (n, 6)", some_tokens(columns=5))
+tokens_case("along the wrong axis", "shape (6, 40), the model takes (n, 6)", some_tokens().T)
+tokens_case("without any", "clean.npz: no samples", some_tokens(rows=0))
+tokens_case("that are strings", "dtype <U2 is not a plain number", some_tokens().astype("U2"))
+tokens_case(
+    "for a model of booleans",
+    "is BOOL; only floating-point inputs, integers",
+    some_tokens() > 9,
+    "bool",
+)
+tokens_case(
+    "for a model of 16-bit pixels",
+    "is UINT16; only floating-point inputs, integers",
+    some_tokens(),
+    "uint16",
+)
+
+
+def loop_case(name: str, message: str, body: str, rounds: int) -> None:
+    def prepare(folder: Path) -> None:
+        proto = onnx.parser.parse_model(
+            f"""
+            <ir_version: 8, opset_import: ["" : 17]>
+            loops (float[N, 1, 8, 8] image) => (float[N, 4] logits)
+            <int64 rounds = {{{rounds}}}, bool go = {{1}}, float[1, 1, 1, 1] zero = {{0}}>
+            {{
+                {body}
+                flat = Flatten (summed)
+                hidden = MatMul (flat, w)
+                active = Relu (hidden)
+                logits = MatMul (active, last)
+            }}
+            """
+        )
+        rng = np.random.default_rng(0)
+        for weight_name, shape in (("w", (64, 8)), ("last", (8, 4))):
+            array = rng.standard_normal(shape).astype(np.float32)
+            proto.graph.initializer.append(numpy_helper.from_array(array, weight_name))
+        onnx.save(proto, folder / "model.onnx")
+
+    hostile(f"a loop {name}", message, torch=True)(prepare)
+
+
+_ROUND = """summed = Loop (rounds, go, image) <body = body (int64 i, bool on, float[N, 1, 8, 8] v)
+    => (bool further, float[N, 1, 8, 8] u) { further = Identity (on) u = Add (v, zero) }>"""
+loop_case("of too many rounds", "loops run more than 10000 rounds in all", _ROUND, 20000)

@@ -312,8 +312,11 @@ def test_weights_in_the_way_of_a_large_model_are_told_before_any_work(run, large
     assert run(*args(large, "--no-detector")).exit_code == 0
 
 
-def test_weights_and_other_outputs_have_names_of_their_own(run, large, api) -> None:
-    result = run(*args(large, "--report", large / "original.hardened.onnx.data"))
+@pytest.mark.parametrize("folder", [".", "sub/..", "link"])
+def test_weights_and_other_outputs_have_names_of_their_own(run, large, api, folder) -> None:
+    (large / "sub").mkdir()
+    (large / "link").symlink_to(large)
+    result = run(*args(large, "--report", large / folder / "original.hardened.onnx.data"))
     assert result.exit_code == 2
     assert "two outputs would be written to the same file" in result.stderr
     assert not api.args
@@ -331,3 +334,16 @@ def test_what_is_called_so_beside_a_small_model_is_in_nobodys_way(run, files, ap
     (files / "original.hardened.onnx.data").write_text("mine")
     assert run(*args(files)).exit_code == 0
     assert (files / "original.hardened.onnx.data").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("n" * 247 + ".onnx", "File name too long"), ("c:h.onnx", "weights cannot lie beside")],
+)
+def test_names_that_weights_cannot_have_are_told_before_any_work(
+    run, large, api, name, message
+) -> None:
+    result = run(*args(large, "-o", large / name))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not api.args

@@ -17,7 +17,7 @@ import pytest
 WORKER = Path(__file__).with_name("worker.py")
 TIMES = int(os.environ.get("MMBM_FUZZ", "0"))
 # How many in CI; a longer run has as many more of each as make up its number.
-COUNTS = {"model": 2400, "config": 1600, "archive": 800, "images": 400}
+COUNTS = {"model": 2400, "outside": 800, "config": 1600, "archive": 800, "images": 400}
 PART = 200  # that one process goes through
 
 PARTS = [

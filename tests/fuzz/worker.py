@@ -19,10 +19,12 @@ import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 import torch
+from large import save_outside
 from mutations import damage_message, damaged_bytes, damaged_json
 from PIL import Image
 from quadrants import draw, planted_images
@@ -31,10 +33,13 @@ from traits import TRAITS, Trait
 import mmbm_onnx
 from mmbm_onnx.data.preprocessing_file import read_preprocessing
 from mmbm_onnx.errors import MmbmError, NothingToHardenError
+from mmbm_onnx.graph import external, read
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.mapped import mapped
 from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.pipeline import hardening
+from mmbm_onnx.runtime import sessions
 from mmbm_onnx.runtime.batches import run_logits
 from mmbm_onnx.runtime.sessions import Session
 
@@ -55,7 +60,10 @@ MODELS = (
     "a recurrent network with a ReLU head",
     "squeeze and excitation, gates left alone",
     "scikit-learn's perceptron: labels and probabilities",
+    "text: token and position, padding masked",
+    "a Loop before activations",
 )
+OUTSIDE = "weights.bin"
 CONFIG = {
     "do_resize": True,
     "size": {"height": 8, "width": 8},
@@ -80,8 +88,15 @@ def main() -> None:
     signal.signal(signal.SIGALRM, _too_long)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    sessions._PATIENCE = 5.0  # that a loop gets
     hardening.measure_latency = lambda *_, **__: ()  # type: ignore[assignment]
-    tries = {"model": _model, "archive": _archive, "images": _images, "config": _config}
+    tries = {
+        "model": _model,
+        "outside": _outside,
+        "archive": _archive,
+        "images": _images,
+        "config": _config,
+    }
     for seed in range(first, first + count):
         _say(seed=seed)
         rng = random.Random(f"{kind}-{seed}")
@@ -126,6 +141,33 @@ def _model(folder: Path, rng: random.Random) -> str:
     path = folder / "model.onnx"
     path.write_bytes(content)
     return _hardened(path, clean, logits_name=known.logits)
+
+
+def _outside(folder: Path, rng: random.Random) -> str:
+    """A model with its weights in a file beside it, damaged in either; half of them stay there."""
+    folder.mkdir(exist_ok=True)
+    known = TRAITS[rng.choice(MODELS)]
+    proto = known.build()
+    clean = _samples(known, proto)
+    path, weights = folder / "model.onnx", folder / OUTSIDE
+    weights.unlink(missing_ok=True)
+    save_outside(proto, path, OUTSIDE)
+    light = onnx.load(path, load_external_data=False)
+    held = [tensor for tensor in light.graph.initializer if tensor.external_data]
+    chance = rng.random()
+    if chance < 0.2 and weights.exists():
+        weights.write_bytes(damaged_bytes(weights.read_bytes(), rng))
+    elif chance < 0.7 and held:
+        damage_message(rng.choice(held), rng)
+    else:
+        damage_message(light, rng)
+    path.write_bytes(light.SerializeToString())
+    large = rng.random() < 0.5
+    with (
+        mock.patch.object(read, "MAP_ABOVE", 0 if large else read.MAP_ABOVE),
+        mock.patch.object(external, "_LEAST", 64),
+    ):
+        return _hardened(path, clean, logits_name=known.logits)
 
 
 def _archive(folder: Path, rng: random.Random) -> str:
@@ -195,7 +237,7 @@ def _config(folder: Path, rng: random.Random) -> str:
 
 def _samples(known: Trait, proto: onnx.ModelProto) -> tuple[np.ndarray, np.ndarray]:
     """Samples and the model's own decisions."""
-    x = np.random.default_rng(0).normal(size=(SAMPLES, *known.shape)).astype(known.dtype)
+    x = known.samples(SAMPLES)
     inlined, _ = inline_activation_functions(proto)
     face = find_interface(inlined, logits_name=known.logits)
     session = Session(with_outputs(inlined, [face.logits]), threads=1)
@@ -210,11 +252,17 @@ def _hardened(model: Any, clean: Any, **options: Any) -> str:
         )
     except NothingToHardenError:
         return "nothing to harden"
+    hardened, detector = result.hardened, result.detector
+    if mapped(hardened):
+        folder = model.parent / "written"
+        folder.mkdir(exist_ok=True)
+        hardened, detector = folder / "hardened.onnx", folder / "detector.onnx"
+        result.save(hardened, detector_output=detector, force=True)
     checked = mmbm_onnx.verify(
         model,
-        result.hardened,
+        hardened,
         clean,
-        detector=result.detector,
+        detector=detector,
         max_accuracy_drop=1.0,
         threads=1,
         **options,
