@@ -39,21 +39,23 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--size", type=float, default=2.5, help="of the weights, in GB (10^9 B)")
+    parser.add_argument("--half", action="store_true", help="weights and samples in float16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where it works; default: a temporary one")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/large.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        text = measure(Path(folder), int(options.size * 1e9), options.threads)
+        text = measure(Path(folder), int(options.size * 1e9), options.threads, half=options.half)
     options.output.write_text(text)
     print(text, end="")
 
 
-def measure(folder: Path, size: int, threads: int) -> str:
+def measure(folder: Path, size: int, threads: int, *, half: bool) -> str:
     """The table, in Markdown."""
     model = folder / "large.onnx"
-    total = build(model, size)
+    total = build(model, size, half=half)
     images, labels = digits()
+    images = images.astype(np.float16 if half else np.float32)
     clean, held_out = folder / "clean.npz", folder / "held_out.npz"
     rest = slice(len(images) - _HELD_OUT, None)
     first = slice(len(images) - _HELD_OUT - _CLEAN, len(images) - _HELD_OUT)
@@ -75,8 +77,8 @@ def measure(folder: Path, size: int, threads: int) -> str:
     ]
     measured = json.loads(told.read_text())["measurements"]
     lines = [
-        f"A model of {total / 1e9:.2f} GB, {_CLEAN} clean samples, one pass of learning, "
-        f"{threads} threads.",
+        f"A model of {total / 1e9:.2f} GB in {'float16' if half else 'float32'}, {_CLEAN} clean "
+        f"samples, one pass of learning, {threads} threads.",
         "",
         "| command | peak memory, GB | of the model's size | seconds |",
         "|---|---|---|---|",

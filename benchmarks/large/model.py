@@ -19,12 +19,13 @@ _RIDGE = 1e-2
 _PAGE = 4096
 
 
-def build(path: Path, size: int, width: int = 8192, seed: int = 0) -> int:
+def build(path: Path, size: int, *, half: bool = False, width: int = 8192, seed: int = 0) -> int:
     """Write the model and its data file.
 
     Args:
         path: Where the model goes; its weights go to ``<path>.data``.
         size: Bytes of weights, at least.
+        half: In float16, input and all.
         width: Neurons of a hidden layer.
         seed: Of the weights.
 
@@ -32,6 +33,8 @@ def build(path: Path, size: int, width: int = 8192, seed: int = 0) -> int:
         Bytes of both files.
     """
     rng = np.random.default_rng(seed)
+    dtype = np.dtype(np.float16 if half else np.float32)
+    kind_of_all = onnx.helper.np_dtype_to_tensor_dtype(dtype)
     images, labels = digits()
     values = images[:_FITTED]
     tensors: list[onnx.TensorProto] = []
@@ -41,10 +44,11 @@ def build(path: Path, size: int, width: int = 8192, seed: int = 0) -> int:
 
         def layer(weights: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> None:
             number = len(tensors) // 2
-            for kind, array in (("weight", weights), ("bias", bias)):
+            for kind, full in (("weight", weights), ("bias", bias)):
+                array = full.astype(dtype)
                 stream.write(bytes(-stream.tell() % _PAGE))
                 tensor = onnx.TensorProto(name=f"{kind}_{number}", dims=array.shape)
-                tensor.data_type = onnx.TensorProto.FLOAT
+                tensor.data_type = kind_of_all
                 tensor.data_location = onnx.TensorProto.EXTERNAL
                 where = {"location": data.name, "offset": stream.tell(), "length": array.nbytes}
                 for key, value in where.items():
@@ -69,8 +73,8 @@ def build(path: Path, size: int, width: int = 8192, seed: int = 0) -> int:
     graph = onnx.helper.make_graph(
         nodes,
         "large",
-        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", _PIXELS])],
-        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", _CLASSES])],
+        [onnx.helper.make_tensor_value_info("image", kind_of_all, ["N", _PIXELS])],
+        [onnx.helper.make_tensor_value_info("logits", kind_of_all, ["N", _CLASSES])],
         tensors,
     )
     opsets = [onnx.helper.make_opsetid("", 17)]

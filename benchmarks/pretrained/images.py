@@ -14,20 +14,38 @@ from PIL import Image, ImageDraw, ImageFont
 _SIZE = (48, 192)  # of a line of text, as the network's own package scales it
 _FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono")
 _OTHER_FONTS = ("DejaVuSans-Oblique", "DejaVuSerif-Bold", "DejaVuSansMono-Bold")
-_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
-_OTHER_PHOTOS = ("rocket.jpg", "camera.png", "coins.png")
+_PHOTOS = (
+    "astronaut.png",
+    "brick.png",
+    "chelsea.png",
+    "clock_motion.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "page.png",
+)
+_OTHER_PHOTOS = ("camera.png", "gravel.png", "retina.jpg", "rocket.jpg", "text.png")
 _SIDE = 224
 
 
-def text_lines(count: int, *, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
+def text_lines(count: int, seed: int, *, other: bool) -> tuple[np.ndarray, np.ndarray]:
     """Lines of random text, half of them upside down.
+
+    Args:
+        count: How many.
+        seed: Of all choices.
+        other: In other fonts.
 
     Returns:
         Images ``(count, 48, 192, 3)`` uint8, and class 1 for those turned by 180 degrees.
     """
-    rng = np.random.default_rng(int(held_out))
+    rng = np.random.default_rng(seed)
     folder = Path(matplotlib.get_data_path()) / "fonts/ttf"
-    names = _OTHER_FONTS if held_out else _FONTS
+    names = _OTHER_FONTS if other else _FONTS
     labels = rng.permutation(np.arange(count) % 2)
     return np.stack(
         [_line(folder / f"{rng.choice(names)}.ttf", turned, rng) for turned in labels]
@@ -57,17 +75,23 @@ def _line(font: Path, turned: bool, rng: np.random.Generator) -> np.ndarray:
     return noisy.clip(0, 255).round().astype(np.uint8)
 
 
-def photos(wheel: Path, count: int, *, held_out: bool) -> np.ndarray:
+def photos(wheel: Path, count: int, seed: int, *, other: bool) -> np.ndarray:
     """Random square pieces of scikit-image's photos, some of them mirrored.
+
+    Args:
+        wheel: The package.
+        count: How many.
+        seed: Of all choices.
+        other: Of other photos.
 
     Returns:
         ``(count, 224, 224, 3)`` uint8.
     """
-    rng = np.random.default_rng(int(held_out))
+    rng = np.random.default_rng(seed)
     with zipfile.ZipFile(wheel) as archive:
         whole = [
             Image.open(io.BytesIO(archive.read(f"skimage/data/{name}"))).convert("RGB")
-            for name in (_OTHER_PHOTOS if held_out else _PHOTOS)
+            for name in (_OTHER_PHOTOS if other else _PHOTOS)
         ]
     pieces = []
     for index in range(count):

