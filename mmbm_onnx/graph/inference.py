@@ -11,17 +11,19 @@ import math
 
 import onnx
 
-from mmbm_onnx.graph.mapped import is_mapped
+from mmbm_onnx.graph.mapped import is_mapped, to_array
 from mmbm_onnx.graph.modern import modernise
 from mmbm_onnx.graph.walk import graphs, value_types
 
 _TENSOR = (None, "tensor_type")
 KEPT = 1024
 """Elements: larger initializers are weights, whose values no shape depends on."""
+_LOOKED_AT = 1 << 16  # elements: of larger ones nobody asks whether all values are the same
 
 
 def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the model with ``value_info`` filled in, subgraphs too, and large weights emptied.
+    """A copy of the model with ``value_info`` filled in, subgraphs too, and large weights emptied
+    (but for those that are filled with one number).
 
     Nodes and their order, inputs, outputs and small constants are the model's. Tensors whose type
     cannot be told have none.
@@ -67,11 +69,26 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.output.extend(proto.graph.output)
     graph.value_info.extend(proto.graph.value_info)
     for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= KEPT and not is_mapped(tensor):
+        kept = math.prod(tensor.dims) <= KEPT or is_uniform(tensor)
+        if kept and not is_mapped(tensor):
             graph.initializer.append(tensor)
         else:
             graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     return light
+
+
+def is_uniform(tensor: onnx.TensorProto) -> bool:
+    """Whether all values of a tensor, which are not many, are there and the same."""
+    count = math.prod(tensor.dims)
+    if not 0 < count <= _LOOKED_AT or tensor.data_type == onnx.TensorProto.STRING:
+        return False
+    if is_mapped(tensor):
+        return False
+    try:
+        values = to_array(tensor).reshape(-1)
+    except ValueError:  # emptied
+        return False
+    return bool((values == values[0]).all())
 
 
 def _fill(graph: onnx.GraphProto, declared: onnx.GraphProto) -> None:

@@ -14,7 +14,7 @@ from math import prod
 import onnx
 
 from mmbm_onnx.graph.axes import Layout, Size, sizes
-from mmbm_onnx.graph.inference import KEPT
+from mmbm_onnx.graph.inference import KEPT, is_uniform
 from mmbm_onnx.graph.mapped import to_array
 from mmbm_onnx.graph.walk import (
     STANDARD_DOMAINS,
@@ -31,6 +31,10 @@ _NO_NUMBERS = (
     onnx.TensorProto.COMPLEX64,
     onnx.TensorProto.COMPLEX128,
 )
+
+
+# Give a constant another shape.
+_SPREADS = frozenset({"Expand", "Flatten", "Reshape", "Squeeze", "Tile", "Unsqueeze"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,23 @@ class Scope:
         tensor = self.value_behind(name)
         # Looked at last: inference leaves large tensors without values.
         if tensor is None or tensor.data_type in _NO_NUMBERS or prod(tensor.dims) != 1:
+            return None
+        return float(to_array(tensor).reshape(-1)[0])
+
+    def filled(self, name: str) -> float | None:
+        """The one number that a constant of any shape is filled with, None for anything else."""
+        while name not in self.values:
+            node = self.producers.get(name)
+            if node is None or node.domain not in STANDARD_DOMAINS:
+                return None
+            if node.op_type == "ConstantOfShape":
+                value = attribute(node, "value")
+                return 0.0 if value is None else float(to_array(value).reshape(-1)[0])
+            if not _changes_nothing(node) and node.op_type not in _SPREADS:
+                return None
+            name = node.input[0]
+        tensor = self.values[name]
+        if tensor.data_type in _NO_NUMBERS or not is_uniform(tensor):
             return None
         return float(to_array(tensor).reshape(-1)[0])
 

@@ -109,6 +109,12 @@ class _Search:
                 self._note(node, reason)
             else:
                 self.sites.append(self._site(node, kind, scope, upper))
+        elif (
+            tensor not in composed.inside
+            and (why := _unlimited(node, scope))
+            and not self._why_not(node, scope)
+        ):
+            self._note(node, why)
 
     def _note(self, node: onnx.NodeProto, reason: str) -> None:
         self.uncovered.append(Uncovered(node.output[0], node.op_type, reason))
@@ -173,6 +179,18 @@ def _holds_activation(node: onnx.NodeProto) -> bool:
     """Whether an operator of ONNX Runtime's does the work of an activation that takes bounds."""
     fused = attribute(node, "activation")
     return fused is not None or any(name in node.op_type for name in ("Gelu", "Relu", "Silu"))
+
+
+def _unlimited(node: onnx.NodeProto, scope: Scope) -> str | None:
+    """Why an operator that bends like an activation, and grows without limit, takes no bound."""
+    if node.op_type == "Max":
+        free = [name for name in node.input if not scope.is_fixed(name)]
+        return "a maximum of several tensors" if len(free) > 1 else None
+    if node.op_type in ("RNN", "GRU", "LSTM"):
+        names = {entry.decode() for entry in attribute(node, "activations", [])}
+        inside = sorted(names & {*ACTIVATIONS, "ScaledTanh", "Affine"})
+        return f"its {inside[0]} is inside the operator" if inside else None
+    return None
 
 
 def _in_functions(model: onnx.ModelProto) -> Iterator[Uncovered]:

@@ -8,7 +8,11 @@ alone:
   ``x / 2 * (1 + erf(x / sqrt 2))``, ``x * clip(x + 3, 0, 6) / 6``. A gate whose other side went
   through a convolution, as in squeeze and excitation, is no activation.
 - Relu and LeakyRelu are a Max of x and 0, or of two multiples of x.
-- LeakyRelu, Elu and Softplus are a Where between x and something else, by a comparison of x.
+- LeakyRelu, Elu and Softplus are a Where between x and something else, by a comparison of x; Relu
+  and ThresholdedRelu one between x and 0.
+- Relu is also half of x + abs(x), and x times whether it is positive.
+
+Constants filled with one number count as scalars; slopes may differ from channel to channel.
 """
 
 from __future__ import annotations
@@ -90,9 +94,66 @@ def _product(node: onnx.NodeProto, scope: Scope) -> _Read | None:
         multiples = _multiples(value, scope)
         for source in multiples:  # the value itself first
             nodes = _made_of(gate, source, scope)
-            if nodes and _limits(nodes):
+            if not nodes or not _varies_inside(nodes, scope):
+                continue
+            if _limits(nodes):
                 return _name(nodes), [*_makers(multiples, source, scope), *nodes]
+            if _is_switch(nodes) and (level := _holds_above(gate, source, scope)) is not None:
+                name = "ThresholdedRelu" if level else "Relu"
+                return name, [*_makers(multiples, source, scope), *nodes]
     return None
+
+
+def _sum(node: onnx.NodeProto, scope: Scope) -> _Read | None:
+    """``x + abs(x)``."""
+    if len(node.input) != 2:
+        return None
+    first, second = node.input
+    for value, other in ((first, second), (second, first)):
+        made = _maker(other, scope)
+        if made is not None and made.op_type == "Abs" and made.input[0] == value:
+            return "Relu", [made]
+    return None
+
+
+def _is_switch(nodes: list[onnx.NodeProto]) -> bool:
+    """Whether these compute 0 or 1 from a comparison."""
+    kinds = {node.op_type for node in nodes}
+    return bool(kinds & _COMPARISONS) and kinds <= _COMPARISONS | _SAME
+
+
+def _holds_above(condition: str, source: str, scope: Scope) -> float | None:
+    """The number above which a comparison of a tensor holds, None if it does not hold there."""
+    node = _maker(condition, scope)
+    if node is None:
+        return None
+    if node.op_type in _SAME:
+        return _holds_above(node.input[0], source, scope)
+    if node.op_type == "Not":
+        return _fails_above(node.input[0], source, scope)
+    return _level(node, source, scope, above=("Greater", "GreaterOrEqual"))
+
+
+def _fails_above(condition: str, source: str, scope: Scope) -> float | None:
+    """The number above which a comparison of a tensor does not hold."""
+    node = _maker(condition, scope)
+    if node is None:
+        return None
+    if node.op_type in _SAME:
+        return _fails_above(node.input[0], source, scope)
+    if node.op_type == "Not":
+        return _holds_above(node.input[0], source, scope)
+    return _level(node, source, scope, above=("Less", "LessOrEqual"))
+
+
+def _level(node: onnx.NodeProto, source: str, scope: Scope, above: tuple[str, str]) -> float | None:
+    """The number that a tensor is compared with, if the tensor is on the given side."""
+    if node.op_type not in _COMPARISONS - {"Not"}:
+        return None
+    sides = list(node.input)
+    if node.op_type not in above:
+        sides.reverse()
+    return scope.filled(sides[1]) if sides[0] == source else None
 
 
 def _larger(node: onnx.NodeProto, scope: Scope) -> _Read | None:
@@ -101,7 +162,7 @@ def _larger(node: onnx.NodeProto, scope: Scope) -> _Read | None:
         return None
     first, second = node.input
     for value, other in ((first, second), (second, first)):
-        if scope.number(other) == 0 and scope.number(value) is None:
+        if scope.filled(other) == 0 and scope.filled(value) is None:
             return None if _under_a_root(node.output[0], scope) else ("Relu", [])
         multiples = _multiples(other, scope)
         if value in multiples[1:] and all(_positive(name, scope) for name in multiples[:-1]):
@@ -122,7 +183,7 @@ def _positive(name: str, scope: Scope) -> bool:
     node = scope.producers.get(name)
     if node is None or node.op_type not in ("Mul", "Div"):
         return True
-    numbers = [scope.number(source) for source in node.input]
+    numbers = [scope.filled(source) for source in node.input]
     return all(number is None or number > 0 for number in numbers)
 
 
@@ -131,6 +192,12 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     condition, first, second = node.input
     for value, other in ((first, second), (second, first)):
         multiples = _multiples(value, scope)
+        if scope.filled(other) == 0:
+            reads = _holds_above if value == first else _fails_above
+            level = reads(condition, value, scope)
+            if level is not None and level >= 0 and (by := _made_of(condition, value, scope)):
+                return "ThresholdedRelu" if level else "Relu", by
+            continue
         for source in multiples:
             by = _made_of(condition, source, scope)
             nodes = _made_of(other, source, scope)
@@ -176,22 +243,27 @@ def _multiples(name: str, scope: Scope) -> list[str]:
 def _beside_scalar(node: onnx.NodeProto, scope: Scope) -> str | None:
     """What a Mul multiplies by a scalar, or a Div divides by one; None for any other."""
     first, second = node.input
-    if scope.number(second) is not None:
+    if scope.filled(second) is not None:
         return first
-    if node.op_type == "Mul" and scope.number(first) is not None:
+    if node.op_type == "Mul" and scope.filled(first) is not None:
         return second
     return None
 
 
+def _is_constant(name: str, scope: Scope) -> bool:
+    return scope.is_fixed(name) or scope.filled(name) is not None
+
+
 def _made_of(name: str, source: str, scope: Scope) -> list[onnx.NodeProto] | None:
-    """The nodes that compute a tensor from another and scalars alone, None if more is in it."""
+    """The nodes that compute a tensor from another and constants alone, element by element; None
+    if more is in it."""
     nodes: dict[str, onnx.NodeProto] = {}
     waiting, reached = [name], False
     while waiting:
         tensor = waiting.pop()
         if tensor == source:
             reached = True
-        elif tensor and tensor not in nodes and scope.number(tensor) is None:
+        elif tensor and tensor not in nodes and not _is_constant(tensor, scope):
             node = _maker(tensor, scope)
             if node is None or node.op_type not in _ELEMENTWISE or len(nodes) == _MOST_NODES:
                 return None
@@ -209,6 +281,17 @@ def _limits(nodes: list[onnx.NodeProto]) -> bool:
         # Alone they are odd, and x times them even: part of an activation at most.
         return bool(kinds & {"Softplus", "Log"}) or _raised(nodes)
     return "Clip" in kinds or {"Relu", "Min"} <= kinds or {"Max", "Min"} <= kinds
+
+
+def _varies_inside(nodes: list[onnx.NodeProto], scope: Scope) -> bool:
+    """Whether factors that differ from channel to channel act on arguments of Sigmoid and its like
+    only: elsewhere they may turn an activation upside down."""
+    arguments = {name for node in nodes if node.op_type in _LIMITED for name in node.input}
+    return all(
+        node.output[0] in arguments
+        for node in nodes
+        if any(scope.is_fixed(name) and scope.filled(name) is None for name in node.input)
+    )
 
 
 def _raised(nodes: list[onnx.NodeProto]) -> bool:
@@ -239,7 +322,7 @@ def _name(nodes: list[onnx.NodeProto]) -> str:
     return "Swish" if "Sigmoid" in kinds else "HardSwish"
 
 
-_FORMS = {"Mul": _product, "Max": _larger, "Where": _choice}
+_FORMS = {"Add": _sum, "Max": _larger, "Mul": _product, "Where": _choice}
 
 
 def _scalings(tensor: str, outputs: set[str], scope: Scope) -> Iterator[str]:

@@ -467,3 +467,27 @@ def test_wide_biases_have_no_values_that_a_gate_could_be_told_by() -> None:
     )
     (site,) = find_sites(proto).sites
     assert (site.tensor, site.channels) == ("active", width)
+
+
+def test_what_grows_without_limit_in_no_known_form_is_named() -> None:
+    proto = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        others (float[T, N, 4] x) => (float[N, 8] logits)
+        <float[1, 8, 4] w, float[1, 8, 8] r, float[8, 8] first, float[8, 8] last>
+        {
+            all, h = RNN <hidden_size = 8, activations = ["Relu"]> (x, w, r)
+            flat = Squeeze (h, zero)
+            one = MatMul (flat, first)
+            largest = Max (flat, one)
+            logits = MatMul (largest, last)
+        }
+        """
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
+    report = find_sites(proto)
+    assert not report.sites
+    assert [(entry.tensor, entry.op_type, entry.reason) for entry in report.uncovered] == [
+        ("all", "RNN", "its Relu is inside the operator"),
+        ("largest", "Max", "a maximum of several tensors"),
+    ]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+import onnx
 import pytest
 import torch
 from graph_models import export, parse
@@ -48,7 +52,31 @@ class LeakyByMax(nn.Module):
         return torch.maximum(0.1 * x, x)
 
 
+class By(nn.Module):
+    """A function written in tensors, with a name for the test."""
+
+    def __init__(self, name: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.name, self.function = name, function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+SLOPES = torch.tensor([0.1, 0.2, 0.3, 0.4]).reshape(4, 1, 1)
 ACTIVATIONS = [
+    (By("maximum", lambda x: torch.maximum(x, torch.zeros_like(x))), "Relu"),
+    (By("where", lambda x: torch.where(x > 0, x, torch.zeros_like(x))), "Relu"),
+    (By("where not", lambda x: torch.where(x <= 0, torch.zeros_like(x), x)), "Relu"),
+    (By("masked_fill", lambda x: x.masked_fill(x < 0, 0.0)), "Relu"),
+    (By("threshold", lambda x: torch.where(x > 0.1, x, torch.zeros_like(x))), "ThresholdedRelu"),
+    (By("times its sign", lambda x: x * (x > 0)), "Relu"),
+    (By("half of it and its size", lambda x: (x + x.abs()) / 2), "Relu"),
+    (By("PReLU by hand", lambda x: torch.where(x > 0, x, SLOPES * x)), "LeakyRelu"),
+    (By("Swish per channel", lambda x: x * torch.sigmoid(SLOPES * x)), "Swish"),
     (EluByHand(), "Elu"),
     (LeakyByMax(), "LeakyRelu"),
     (nn.SiLU(), "Swish"),
@@ -112,11 +140,36 @@ def test_scalings_behind_it_belong_to_it() -> None:
         "a = Add (x, two) y = Mul (x, a)",  # without limits
         "m = MatMul (x, w) a, b = Split <axis = 1> (m) s = Sigmoid (b) "
         "p = Mul (a, s) y = Concat <axis = 1> (p, p)",  # a gated linear unit
-        "s = Sigmoid (x) e = Mul (s, each) y = Mul (x, e)",  # more than x and scalars
+        "s = Sigmoid (x) e = Mul (s, each) y = Mul (x, e)",  # of another sign in some channels
+        "g = Less (x, zero) f = Cast <to = 1> (g) y = Mul (x, f)",  # the lower half
+        "g = Greater (x, zero) y = Where (g, zero, x)",
+        "m = MatMul (x, w) g = Greater (m, zero) y = Where (g, x, zero)",  # by another's sign
+        "a = Abs (x) m = MatMul (x, w) y = Add (m, a)",
     ],
 )
-def test_other_products_are_no_activations(body: str) -> None:
-    assert sites(body) == []
+def test_what_only_looks_like_one(body: str) -> None:
+    assert sites(body, ", float zero = {0.0}") == []
+
+
+@pytest.mark.parametrize("width", [4, 2000])
+def test_constants_filled_with_one_number_are_scalars(width: int) -> None:
+    for body, kind in (
+        ("y = Max (s, zeros)", "Relu"),
+        ("g = Greater (s, zeros) y = Where (g, s, zeros)", "Relu"),
+        (
+            "d = Div (s, twos) e = Erf (d) p = Add (e, ones) t = Mul (s, p) y = Div (t, twos)",
+            "Gelu",
+        ),
+        ("n = Neg (s) l = Div (n, twos) y = Max (s, l)", None),
+    ):
+        proto = onnx.parser.parse_model(
+            f"""<ir_version: 8, opset_import: ["" : 17]>
+            g (float[N,{width}] x) => (float[N,{width}] z) {{ s = Neg (x) {body} z = Neg (y) }}"""
+        )
+        for number, name in enumerate(("zeros", "ones", "twos")):
+            array = np.full(width, number, np.float32)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        assert [site.kind for site in find_sites(proto).sites] == [kind] * bool(kind), body
 
 
 def test_a_softplus_within_a_mish_is_no_site_of_its_own() -> None:
