@@ -78,10 +78,16 @@ def rows_that_differ(
             raise ValueError(
                 f"output {name!r} is {left.dtype} {left.shape} and {right.dtype} {right.shape}"
             )
-        rows = (_bits(left) != _bits(right)).any(axis=1)
+        rows = np.asarray(_differ(left, right).reshape(len(left), -1).any(axis=1))
         differing = rows if differing is None else differing | rows
     assert differing is not None
     return differing
+
+
+def _differ(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> BoolArray:
+    if left.dtype == object:  # strings
+        return np.asarray(left != right, np.bool_)
+    return np.asarray(_bits(left) != _bits(right))
 
 
 def _bits(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

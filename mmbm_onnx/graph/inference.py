@@ -38,12 +38,29 @@ def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
     for _, graph in graphs(bare.graph):
         stated = stated or bool(graph.value_info)
         del graph.value_info[:]
+    for info in bare.graph.output:
+        if info.type.HasField("tensor_type") and info.type.tensor_type.HasField("shape"):
+            stated = True
+            info.type.tensor_type.ClearField("shape")
     inferred = _infer(bare)
     if (modern := modernise(bare)) is not None:
         _complete(inferred, _infer(modern))
     if stated:
         _complete(inferred, _infer(declared))
+    _name_axes(inferred.graph, declared.graph)
     return inferred
+
+
+def _name_axes(graph: onnx.GraphProto, declared: onnx.GraphProto) -> None:
+    """Give axes of outputs whose length cannot be told the names that the file has for them."""
+    for info, twin in zip(graph.output, declared.output, strict=True):
+        dims = info.type.tensor_type.shape.dim
+        stated = twin.type.tensor_type.shape.dim
+        if len(dims) != len(stated):
+            continue
+        for dim, other in zip(dims, stated, strict=True):
+            if not dim.HasField("dim_value") and _unnamed(dim) and not _unnamed(other):
+                dim.dim_param = other.dim_param
 
 
 def _complete(proto: onnx.ModelProto, other: onnx.ModelProto) -> None:

@@ -28,6 +28,8 @@ from mmbm_onnx.runtime.batches import affordable_batch, run_logits
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import IntArray, Interface, Samples
 
+_COMPANY = 16  # samples that are run in another order
+_SHARED = 2e-2  # of the largest logit: what rounding, of halves too, may change
 BATCH = 64  # samples that run together, where they are small enough
 
 
@@ -175,10 +177,36 @@ def _original_logits(
     logits: npt.NDArray[np.float32] = found.astype(np.float32)
     if not np.isfinite(logits).all():
         raise ModelError(
-            f"{samples.source}: the original model gives logits that are not finite; check "
-            "the preprocessing"
+            f"{samples.source}: the original model gives logits that are not finite; check the "
+            "preprocessing, or write a large negative number where it masks a class by -inf"
         )
+    _check_independent(session, interface, samples, logits)
     return logits
+
+
+def _check_independent(
+    session: Session,
+    interface: Interface,
+    samples: Samples,
+    logits: npt.NDArray[np.float32],
+) -> None:
+    """Make sure that a sample's logits are its own, whatever runs with it.
+
+    Raises:
+        ModelError: Others change them, as in training mode: no figure would mean anything.
+    """
+    few = min(len(samples), _COMPANY)
+    if few < 2 or interface.batch == 1:
+        return
+    again = run_logits(session, interface, samples.x[:few][::-1], few).astype(np.float32)[::-1]
+    scale = float(np.abs(logits).max())
+    difference = float(np.abs(again - logits[:few]).max())
+    if not difference <= _SHARED * scale:
+        raise ModelError(
+            f"{samples.source}: logits of a sample change with the samples that it runs with, by "
+            f"{difference:.2g} where the largest is {scale:.2g}; export the model in evaluation "
+            "mode, with the batch on axis 0 and nothing computed along it"
+        )
 
 
 def _clean_set(samples: Samples, fit: int, calibration: int, decided: IntArray) -> CleanSet:

@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from mmbm_onnx.errors import RewriteError
-from mmbm_onnx.graph.mapped import without_weights
+from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import shape_of, value_types
 from mmbm_onnx.rewriting.branches import Branch
 from mmbm_onnx.rewriting.decision import Decision, decide
@@ -232,12 +232,7 @@ class _Pair:
 
 
 def _types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    types = value_types(proto.graph)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(without_weights(proto), data_prop=True)
-    except Exception:  # what stays unknown is refused where it is needed
-        return types
-    return {**types, **value_types(inferred.graph)}
+    return {**value_types(proto.graph), **value_types(infer(proto).graph)}
 
 
 def _two_columns(ops: Operators, logit: gs.Tensor, dtype: int, name: str) -> gs.Tensor:

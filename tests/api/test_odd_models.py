@@ -1,0 +1,92 @@
+"""Classifiers that are odd and yet good, and ones whose samples influence each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from mmbm_onnx import harden, verify
+from mmbm_onnx.errors import ModelError
+
+QUICK = {"epochs": 2, "batch_size": 30, "threads": 1, "max_accuracy_drop": 1.0}
+
+
+def perceptron(
+    tail: str = "", more: str = "", *, middle: str = "mixed = Identity (hidden)"
+) -> onnx.ModelProto:
+    proto = onnx.parser.parse_model(
+        f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 6] x) => (float[N, 3] logits{more})
+        {{
+            sum = MatMul (x, first)
+            hidden = Relu (sum)
+            {middle}
+            logits = MatMul (mixed, last)
+            {tail}
+        }}
+        """
+    )
+    rng = np.random.default_rng(0)
+    weights = {"first": rng.normal(size=(6, 8)), "last": rng.normal(size=(8, 3))}
+    for name, values in weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    return proto
+
+
+def samples(count: int = 90) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(count, 6)).astype(np.float32)
+
+
+def test_labels_that_are_strings_are_compared() -> None:
+    proto = perceptron(
+        "best = ArgMax <axis = 1, keepdims = 0> (logits) label = Gather (names, best)",
+        ", string[N] label",
+    )
+    names = numpy_helper.from_array(np.array(["ant", "bee", "cat"], object), "names")
+    proto.graph.initializer.append(names)
+    result = harden(proto, (samples(), None), logits_name="logits", **QUICK)
+    given = {"detector": result.detector, "logits_name": "logits", "threads": 1}
+    found = verify(proto, result.hardened, (samples(), None), max_accuracy_drop=1.0, **given)
+    gates = {gate.name: gate for gate in found.gates}
+    assert gates["detector_unflagged_identical"].passed
+    wrong = result.detector
+    (table,) = [t for t in wrong.graph.initializer if t.name == "names"]
+    table.string_data[0] = b"fly"
+    spoiled = verify(proto, result.hardened, (samples(), None), max_accuracy_drop=1.0, **given)
+    gates = {gate.name: gate for gate in spoiled.gates}
+    assert not gates["detector_unflagged_identical"].passed
+
+
+@pytest.mark.parametrize("where", ["output", "inner"])
+def test_a_batch_declared_before_the_input_became_open_is_not_believed(where: str) -> None:
+    proto = perceptron()
+    stale = onnx.helper.make_tensor_value_info("hidden", onnx.TensorProto.FLOAT, [1, 8])
+    if where == "output":
+        proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    else:
+        proto.graph.value_info.append(stale)
+    result = harden(proto, (samples(), None), **QUICK)
+    shown = {"detector": result.detector, "max_accuracy_drop": 1.0, "threads": 1}
+    found = verify(proto, result.hardened, (samples(), None), **shown)
+    assert all(gate.passed for gate in found.gates if gate.name.endswith("_signature"))
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        "mean = ReduceMean <axes = [0]> (hidden) mixed = Sub (hidden, mean)",
+        "top = ReduceMax (hidden) mixed = Div (hidden, top)",
+        "head = Slice (hidden, zero, one) rest = Slice (hidden, one, end) "
+        "mixed = Concat <axis = 0> (rest, head)",
+    ],
+    ids=["mean of the batch", "largest of the batch", "the neighbour's features"],
+)
+def test_samples_that_influence_each_other_are_refused(middle: str) -> None:
+    proto = perceptron(middle=middle)
+    for name, value in (("zero", 0), ("one", 1), ("end", 2**31 - 1)):
+        proto.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    with pytest.raises(ModelError, match="change with the samples that it runs with"):
+        harden(proto, (samples(), None), **QUICK)
