@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmbm_onnx.errors import ModelError
-from mmbm_onnx.runtime.batches import run_batches, two_columns
+from mmbm_onnx.runtime.batches import run_batches, two_axes, two_columns
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import (
     CORRECTED,
@@ -158,9 +158,9 @@ def decisions(output: npt.NDArray[Any], interface: Interface) -> IntArray:
 
 
 def _scores(output: npt.NDArray[Any], interface: Interface) -> npt.NDArray[Any]:
-    """Two scores of a single one, a logit or the probability of class 1."""
+    """Scores ``(n, classes)``; two of a single one, a logit or the probability of class 1."""
     if not interface.single or not _is_float(output) or output.size != len(output):
-        return output
+        return two_axes(output)
     if interface.head == "logit":
         return two_columns(output)
     column = output.reshape(-1, 1)

@@ -163,6 +163,8 @@ class Classifier:
         logits = values[self.interface.logits]
         if self.interface.single and logits.shape == (len(x), 1):
             logits = torch.cat([-logits / 2, logits / 2], 1)
+        if logits.ndim > 2 and logits.shape[2:].numel() == 1:
+            logits = logits.flatten(1)
         if logits.shape != (len(x), self.interface.classes):
             raise ModelError(
                 f"logits {self.interface.logits!r} have shape {tuple(logits.shape)}, expected "

@@ -72,6 +72,12 @@ def same_values(output: str, proto: onnx.ModelProto) -> Iterator[str]:
         yield output
 
 
+def is_row(shape: tuple[int | None, ...] | None) -> bool:
+    """Whether a shape is ``(batch, classes)``, or that with axes of length 1 after it, as heads
+    have it that are convolutions."""
+    return shape is not None and len(shape) >= 2 and all(length == 1 for length in shape[2:])
+
+
 def is_column(kind: onnx.TypeProto | None) -> bool:
     """Whether a tensor has one number per sample, ``(batch,)`` or ``(batch, 1)``."""
     shape = shape_of(kind)
@@ -107,17 +113,20 @@ def _problem(
     if shape is None:
         return None
     what = f"the {node.op_type} before the output {tail.output!r}"
-    if len(shape) != 2:
+    if not is_row(shape):
         return (
             f"{what} works on shape {list(shape)}, not (batch, classes); "
             "flatten its input in the model"
         )
     opset = standard_opset(proto.opset_import) or 1
     axis = attribute(node, "axis", -1 if opset >= 13 else 1)
-    if axis not in (1, -1):
-        return f"{what} runs over axis {axis}, which mixes the samples of a batch"
+    axis += len(shape) if axis < 0 else 0
+    if axis == 0:
+        return f"{what} runs over axis 0, which mixes the samples of a batch"
+    if axis != 1:
+        return f"{what} runs over axis {axis}, the classes are on axis 1"
     after = shape_of(types.get(tail.output))
-    columns = after[1] if after is not None and len(after) == 2 else None
+    columns = after[1] if after is not None and is_row(after) else None
     if columns is not None and shape[1] is not None and columns != shape[1]:
         return f"{what} works on {shape[1]} columns, the output has {columns}"
     return None

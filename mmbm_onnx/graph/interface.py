@@ -11,7 +11,7 @@ import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError
 from mmbm_onnx.graph.embedding import INTEGERS, find_start
-from mmbm_onnx.graph.heads import Tail, behind_head, is_column, same_values
+from mmbm_onnx.graph.heads import Tail, behind_head, is_column, is_row, same_values
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_of, value_types
 from mmbm_onnx.types import SINGLE_HEADS, Interface
@@ -121,7 +121,7 @@ def _check_input(
 
 def _check_output(tail: Tail, batch: int | None, columns: int, types: Types, label: str) -> None:
     shape = shape_of(types.get(tail.output))
-    if shape is None or len(shape) != 2:
+    if shape is None or not is_row(shape):
         return
     if shape[1] is not None and shape[1] != columns:
         raise OptionError(
@@ -137,6 +137,8 @@ def _check_output(tail: Tail, batch: int | None, columns: int, types: Types, lab
 
 def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
     outputs = [info.name for info in proto.graph.output if _looks_like_scores(info.name, types)]
+    if not outputs:
+        outputs = [info.name for info in proto.graph.output if _spreads_scores(info.name, types)]
     if not outputs:
         columns = [info.name for info in proto.graph.output if _is_float_column(info.name, types)]
         tails = [behind_head(output, proto, types) for output in columns]
@@ -166,7 +168,7 @@ def _named_logits(proto: onnx.ModelProto, types: Types, name: str, label: str) -
         raise OptionError(f"{label}: no tensor named {name!r} in the graph{_hint(name, made_by)}")
     kind = types.get(name)
     shape = shape_of(kind)
-    if shape is not None and len(shape) != 2:
+    if shape is not None and not is_row(shape):
         raise OptionError(
             f"{label}: {name!r} has shape {list(shape)}, logits have shape (batch, classes)"
         )
@@ -182,7 +184,7 @@ def _named_logits(proto: onnx.ModelProto, types: Types, name: str, label: str) -
             if tail.head == "logits" and is_column(types.get(output)):
                 return Tail(output, name, "logit")
             return _usable(tail, label)  # a named output may be probabilities
-    single = shape is not None and shape[1] == 1
+    single = shape is not None and len(shape) == 2 and shape[1] == 1
     for output in outputs:
         if name in ancestors(proto.graph, [output]):
             if single:
@@ -218,6 +220,15 @@ def _looks_like_scores(name: str, types: Types) -> bool:
     return len(shape) == 2 and (shape[1] is None or shape[1] >= 2)
 
 
+def _spreads_scores(name: str, types: Types) -> bool:
+    """Whether an output has scores with further axes of length 1."""
+    kind = types.get(name)
+    shape = shape_of(kind)
+    if kind is None or shape is None or kind.tensor_type.elem_type not in FLOATS:
+        return False
+    return is_row(shape) and len(shape) > 2 and shape[1] is not None and shape[1] >= 2
+
+
 def _is_float_column(name: str, types: Types) -> bool:
     kind = types.get(name)
     return kind is not None and kind.tensor_type.elem_type in FLOATS and is_column(kind)
@@ -232,7 +243,7 @@ def _classes(logits: str, types: Types, made_by: Mapping[str, onnx.NodeProto], l
             continue
         seen.add(tensor)
         shape = shape_of(types.get(tensor))
-        if shape is not None and len(shape) == 2 and shape[1] is not None:
+        if shape is not None and is_row(shape) and shape[1] is not None:
             if tensor == logits and shape[1] < 2:
                 raise ModelError(f"{label}: {logits!r} has one column; at least 2 classes needed")
             if shape[1] >= 2:

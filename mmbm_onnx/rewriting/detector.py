@@ -203,7 +203,10 @@ class _Pair:
                 for name, logit in zip(("original", "bounded"), branches, strict=True)
             )
         else:
-            original, bounded = branches
+            original, bounded = (
+                _two_axes(ops, logits, types.get(interface.logits), name)
+                for name, logits in zip(("original", "bounded"), branches, strict=True)
+            )
         decision = decide(
             ops,
             original,
@@ -217,6 +220,11 @@ class _Pair:
         corrected = decision.logits
         if interface.single:
             corrected = _single_column(ops, corrected)
+        elif (rank := len(shape_of(types[interface.logits]) or ())) > 2:
+            shape = ops.constant(
+                "logits_shape", [-1, interface.classes, *[1] * (rank - 2)], np.int64
+            )
+            corrected = ops.add("Reshape", corrected, shape, name="logits_of_all_axes")
         answers = self.branch.build_heads(corrected)
         for index, tensor in enumerate(surgeon.graph.outputs):
             if tensor.name in answers:
@@ -233,6 +241,15 @@ class _Pair:
 
 def _types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     return {**value_types(proto.graph), **value_types(infer(proto).graph)}
+
+
+def _two_axes(
+    ops: Operators, logits: gs.Tensor, kind: onnx.TypeProto | None, name: str
+) -> gs.Tensor:
+    """Logits ``(n, classes)``, of a head that gives them as ``(n, classes, 1, 1)`` too."""
+    if len(shape_of(kind) or ()) <= 2:
+        return logits
+    return ops.add("Flatten", logits, name=f"{name}_flat_logits", axis=1)
 
 
 def _two_columns(ops: Operators, logit: gs.Tensor, dtype: int, name: str) -> gs.Tensor:
@@ -336,6 +353,8 @@ def _batch_dim(proto: onnx.ModelProto, interface: Interface) -> onnx.TensorShape
     declared = {info.name: info for info in (*proto.graph.input, *proto.graph.output)}
     batch = declared[interface.input].type.tensor_type.shape.dim[0]
     dims = declared[interface.output].type.tensor_type.shape.dim
-    if len(dims) and dims[0].WhichOneof("value"):
+    fixed = interface.batch is not None
+    # A length beside an open batch is left over from an edit.
+    if len(dims) and (dims[0].HasField("dim_param") or (fixed and dims[0].HasField("dim_value"))):
         return dims[0]
     return batch

@@ -36,7 +36,13 @@ def run_logits(
         interface, x, batch_size: As ``run_batches`` has them.
     """
     found = run_batches(session, interface, x, [interface.logits], batch_size)[interface.logits]
-    return two_columns(found) if interface.single else found
+    return two_columns(found) if interface.single else two_axes(found)
+
+
+def two_axes(scores: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Scores ``(n, classes)``, also of a head that gives them as ``(n, classes, 1, 1)``."""
+    spread = scores.ndim > 2 and scores.size == scores.shape[0] * scores.shape[1]
+    return scores.reshape(scores.shape[:2]) if spread else scores
 
 
 def two_columns(logit: npt.NDArray[Any]) -> npt.NDArray[Any]:

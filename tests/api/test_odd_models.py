@@ -90,3 +90,31 @@ def test_samples_that_influence_each_other_are_refused(middle: str) -> None:
         proto.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
     with pytest.raises(ModelError, match="change with the samples that it runs with"):
         harden(proto, (samples(), None), **QUICK)
+
+
+def test_scores_per_pixel_that_are_averaged_are_logits() -> None:
+    proto = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 2, 6, 6] x) => (float[N, 3, 1, 1] y)
+        {
+            c = Conv (x, first)
+            hidden = Relu (c)
+            scores = Conv (hidden, last)
+            mean = GlobalAveragePool (scores)
+            y = Softmax <axis = 1> (mean)
+        }
+        """
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in (("first", (8, 2, 3, 3)), ("last", (3, 8, 1, 1))):
+        array = rng.normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    x = rng.normal(size=(120, 2, 6, 6)).astype(np.float32)
+    result = harden(proto, (x, None), **QUICK)
+    shown = {"detector": result.detector, "max_accuracy_drop": 1.0, "threads": 1}
+    found = verify(proto, result.hardened, (x, None), **shown)
+    assert [gate.name for gate in found.gates if not gate.passed] == []
+    assert result.detector is not None
+    (output,) = [info for info in result.detector.graph.output if info.name == "y"]
+    assert [dim.dim_value for dim in output.type.tensor_type.shape.dim] == [0, 3, 1, 1]

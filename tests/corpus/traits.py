@@ -229,6 +229,35 @@ def old_softmax() -> onnx.ModelProto:
     return head("y = Softmax (logits)", opset=9)
 
 
+FULLY_CONVOLUTIONAL = """
+    c1 = Conv <pads = [1, 1, 1, 1]> (x, w1)
+    r1 = Relu (c1)
+    c2 = Conv (r1, w4)
+    r2 = Relu (c2)
+    scores = GlobalAveragePool (r2)
+    {}
+"""
+SPREAD = {**WEIGHTS, "w4": weight((CLASSES, 5, 3, 3), 4)}
+
+
+@trait("scores per pixel, averaged, softmax over channels")
+def spread() -> onnx.ModelProto:
+    body = FULLY_CONVOLUTIONAL.format("y = Softmax <axis = 1> (scores)")
+    return model(body, outputs=f"float[N, {CLASSES}, 1, 1] y", weights=SPREAD)
+
+
+@trait("logits of four axes, opset 9")
+def spread_logits() -> onnx.ModelProto:
+    body = FULLY_CONVOLUTIONAL.format("y = Identity (scores)")
+    return model(body, outputs=f"float[N, {CLASSES}, 1, 1] y", weights=SPREAD, opset=9)
+
+
+@trait("a softmax of four axes that is flattened")
+def flattened() -> onnx.ModelProto:
+    body = FULLY_CONVOLUTIONAL.format("p = Softmax (scores) y = Flatten (p)")
+    return model(body, outputs=f"float[N, {CLASSES}] y", weights=SPREAD, opset=12)
+
+
 @trait("a log-softmax head")
 def log_softmax() -> onnx.ModelProto:
     return head("y = LogSoftmax (logits)")

@@ -175,10 +175,15 @@ def test_a_softmax_over_the_batch_is_refused(op: str) -> None:
 def test_a_softmax_over_positions_is_refused_not_taken_for_logits() -> None:
     text = (
         "(float[N,3,8,8] x) => (float[N,5] y) <float[5,3,1,1] w> {"
-        " c = Conv (x, w) p = GlobalAveragePool (c) s = Softmax <axis = 1> (p) y = Flatten (s) }"
+        " c = Conv (x, w) s = Softmax <axis = 1> (c) p = GlobalAveragePool (s) y = Flatten (p) }"
+    )
+    assert interface(text).head == "logits"  # an average of probabilities is none of one softmax
+    text = (
+        "(float[N,3,8,8] x) => (float[N,320] y) <float[5,3,1,1] w> {"
+        " c = Conv (x, w) s = Softmax <axis = 1> (c) y = Flatten (s) }"
     )
     found = refusal(ModelError, text)
-    assert "[None, 5, 1, 1]" in found
+    assert "[None, 5, 8, 8]" in found
     assert "flatten its input" in found
     text = (
         "(float[N,4] x) => (float[N,6] y) <float[4,6] w, int64[2] a = {-1, 2}, int64[2] "
@@ -188,13 +193,35 @@ def test_a_softmax_over_positions_is_refused_not_taken_for_logits() -> None:
     assert "2 columns, the output has 6" in refusal(ModelError, text)
 
 
-def test_logits_of_rank_four_are_refused() -> None:
+def test_logits_may_have_further_axes_of_length_one_and_no_others() -> None:
     text = (
-        "(float[N,3,8,8] x) => (float[N,5,1,1] y) <float[5,3,1,1] w> { c = Conv (x, "
-        "w) y = GlobalMaxPool (c) }"
+        "(float[N,3,8,8] x) => (float[N,5,{rest}] y) <float[5,3,1,1] w> {{ c = Conv (x, "
+        "w) y = {pool} (c) }}"
     )
-    assert "y [None, 5, 1, 1]" in refusal(ModelError, text)
-    assert "logits have shape" in refusal(OptionError, text, logits_name="y")
+    pooled = text.format(rest="1,1", pool="GlobalMaxPool")
+    assert (interface(pooled).logits, interface(pooled).classes) == ("y", 5)
+    assert interface(pooled, logits_name="y").output == "y"
+    whole = text.format(rest="8,8", pool="Neg")
+    assert "y [None, 5, 8, 8]" in refusal(ModelError, whole)
+    assert "logits have shape" in refusal(OptionError, whole, logits_name="y")
+
+
+@pytest.mark.parametrize("axis", [2, 3, -1])
+def test_a_softmax_along_an_axis_of_length_one_is_refused(axis: int) -> None:
+    text = (
+        "(float[N,3,8,8] x) => (float[N,5,1,1] y) <float[5,3,1,1] w> { c = Conv (x, w) "
+        f"p = GlobalAveragePool (c) y = Softmax <axis = {axis}> (p) }}"
+    )
+    assert "the classes are on axis 1" in refusal(ModelError, text)
+
+
+def test_scores_of_two_axes_go_before_features_of_four() -> None:
+    text = (
+        "(float[N,3,8,8] x) => (float[N,5,1,1] features, float[N,7] y) <float[5,3,1,1] w, "
+        "float[5,7] v> { c = Conv (x, w) features = GlobalAveragePool (c) f = Flatten (features) "
+        "y = MatMul (f, v) }"
+    )
+    assert interface(text).output == "y"
 
 
 SINGLE = "<float[4,1] w, int64[1] one = {1}, int64[1] flat = {-1}> { z = MatMul (x, w)"
