@@ -15,6 +15,8 @@ from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.graph.walk import attribute, constant_values, graphs, producers
 from mmbm_onnx.types import BoolArray
 
+_CONSTANT = 1e-6  # of a column's largest value: rounding
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -93,6 +95,18 @@ def _differ(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> BoolArray:
 def _bits(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     contiguous = np.ascontiguousarray(array).reshape(len(array), -1)
     return contiguous.view(np.uint8)
+
+
+def telling_columns(scores: npt.NDArray[Any]) -> BoolArray:
+    """Columns of scores ``(n, classes)`` that differ between samples, bool ``(classes,)``.
+
+    A class that a model masks by a large negative number has the same score for every sample, and
+    would hide every difference of the others beside its size.
+    """
+    values = scores.astype(np.float64)
+    finite = np.where(np.isfinite(values), values, 0.0)
+    spread = finite.max(axis=0) - finite.min(axis=0)
+    return np.asarray(spread > _CONSTANT * np.abs(finite).max(axis=0))
 
 
 def signature_differences(

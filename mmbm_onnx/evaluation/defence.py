@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.errors import MmbmError, RewriteError
-from mmbm_onnx.evaluation.compare import bounds_in, upper_limit
+from mmbm_onnx.evaluation.compare import bounds_in, telling_columns, upper_limit
 from mmbm_onnx.evaluation.gates import Gate, holds
 from mmbm_onnx.evaluation.predictions import Verdicts
 from mmbm_onnx.graph.functions import inline_activation_functions
@@ -140,6 +140,8 @@ def _changed_rows(a: npt.NDArray[Any], b: npt.NDArray[Any], tolerance: float) ->
     left, right = (array.astype(np.float64).reshape(len(array), -1) for array in (a, b))
     if left.shape != right.shape:
         return np.ones(len(left), np.bool_)
+    if (telling := telling_columns(left) | telling_columns(right)).any():
+        left, right = left[:, telling], right[:, telling]
     usable = np.isfinite(left) & np.isfinite(right)
     alike = (left == right) | (np.isnan(left) & np.isnan(right))
     gap = np.abs(np.where(usable, left, 0) - np.where(usable, right, 0))

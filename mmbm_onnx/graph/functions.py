@@ -12,7 +12,10 @@ from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs
 from mmbm_onnx.types import ACTIVATIONS
 
 # And what those that are written out are known by.
-_INLINED = frozenset({*ACTIVATIONS, "Erf", "HardSigmoid", "Sigmoid", "Tanh"})
+_INLINED = frozenset(
+    {*ACTIVATIONS, "Abs", "Erf", "HardSigmoid", "Max", "Sigmoid", "Tanh", "Where"}
+    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+)
 _MOST_NODES = 1_000_000  # a few nested functions can stand for more nodes than memory holds
 
 _Key = tuple[str, str]

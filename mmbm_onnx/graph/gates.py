@@ -67,9 +67,16 @@ def why_not_relu6(node: onnx.NodeProto, limits: Limits | None, scope: Scope) -> 
 def why_gate(node: onnx.NodeProto, scope: Scope) -> str | None:
     """Why a Relu takes no bound: it is the lower half of a gate, ``min(relu(x + 3), 6)``."""
     readers = scope.readers(node.output[0])
+    if readers and all(_limits_to_one(reader, scope) for reader in readers):
+        return _GATE
     if not readers or not _adds_scalar(node, scope):
         return None
     return _GATE if all(_limits_from_above(reader, scope) for reader in readers) else None
+
+
+def _limits_to_one(node: onnx.NodeProto, scope: Scope) -> bool:
+    numbers = [scope.number(name) for name in node.input] if node.op_type == "Min" else []
+    return any(number is not None and number <= 1 for number in numbers)
 
 
 def _limits_from_above(node: onnx.NodeProto, scope: Scope) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import onnx
+from onnx import numpy_helper
 
 from mmbm_onnx.graph.mapped import is_mapped, to_array
 from mmbm_onnx.graph.modern import modernise
@@ -18,7 +19,8 @@ from mmbm_onnx.graph.walk import graphs, value_types
 _TENSOR = (None, "tensor_type")
 KEPT = 1024
 """Elements: larger initializers are weights, whose values no shape depends on."""
-_LOOKED_AT = 1 << 16  # elements: of larger ones nobody asks whether all values are the same
+_FEW = 16
+_LOOKED_AT = 1 << 22  # elements: of larger ones nobody asks whether all values are the same
 
 
 def infer(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -86,8 +88,10 @@ def _skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.output.extend(proto.graph.output)
     graph.value_info.extend(proto.graph.value_info)
     for tensor in proto.graph.initializer:
-        kept = math.prod(tensor.dims) <= KEPT or is_uniform(tensor)
-        if kept and not is_mapped(tensor):
+        uniform = is_uniform(tensor)
+        if uniform and is_mapped(tensor):
+            graph.initializer.append(numpy_helper.from_array(to_array(tensor), tensor.name))
+        elif (uniform or math.prod(tensor.dims) <= KEPT) and not is_mapped(tensor):
             graph.initializer.append(tensor)
         else:
             graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
@@ -99,13 +103,12 @@ def is_uniform(tensor: onnx.TensorProto) -> bool:
     count = math.prod(tensor.dims)
     if not 0 < count <= _LOOKED_AT or tensor.data_type == onnx.TensorProto.STRING:
         return False
-    if is_mapped(tensor):
-        return False
     try:
         values = to_array(tensor).reshape(-1)
     except ValueError:  # emptied
         return False
-    return bool((values == values[0]).all())
+    few = values[:_FEW]
+    return bool((few == few[0]).all() and (values == few[0]).all())
 
 
 def _fill(graph: onnx.GraphProto, declared: onnx.GraphProto) -> None:

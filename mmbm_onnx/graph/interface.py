@@ -137,8 +137,13 @@ def _check_output(tail: Tail, batch: int | None, columns: int, types: Types, lab
 
 def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
     outputs = [info.name for info in proto.graph.output if _looks_like_scores(info.name, types)]
-    if not outputs:
-        outputs = [info.name for info in proto.graph.output if _spreads_scores(info.name, types)]
+    spread = [info.name for info in proto.graph.output if _spreads_scores(info.name, types)]
+    # Beside rows of two axes they are features, unless a softmax made them.
+    outputs += [
+        name
+        for name in spread
+        if not outputs or behind_head(name, proto, types).head in ("softmax", "log_softmax")
+    ]
     if not outputs:
         columns = [info.name for info in proto.graph.output if _is_float_column(info.name, types)]
         tails = [behind_head(output, proto, types) for output in columns]

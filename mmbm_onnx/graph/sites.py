@@ -187,7 +187,7 @@ def _unlimited(node: onnx.NodeProto, scope: Scope) -> str | None:
         free = [name for name in node.input if not scope.is_fixed(name)]
         return "a maximum of several tensors" if len(free) > 1 else None
     if node.op_type in ("RNN", "GRU", "LSTM"):
-        names = {entry.decode() for entry in attribute(node, "activations", [])}
+        names = {entry.decode(errors="replace") for entry in attribute(node, "activations", [])}
         inside = sorted(names & {*ACTIVATIONS, "ScaledTanh", "Affine"})
         return f"its {inside[0]} is inside the operator" if inside else None
     return None

@@ -32,6 +32,8 @@ _SAME = frozenset({"Cast", "CastLike", "Identity"})
 _COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not"})
 _BENT = frozenset({"Elu", "Exp", "Log", "Softplus"})
 _ELEMENTWISE = _LIMITED | _FROM_BOTH_SIDES | _ARITHMETIC | _SAME | _COMPARISONS | _BENT | {"Where"}
+# Of what these give nothing grows without limit, or it is a norm.
+_OF_LIMITED_SIZE = _LIMITED | {"LogSoftmax", "ReduceL1", "ReduceL2", "Softmax", "Sqrt"}
 _MOST_NODES = 24  # of one activation
 
 _Read = tuple[str, list[onnx.NodeProto]]
@@ -91,14 +93,17 @@ def _product(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     """``x * limited(x)``."""
     first, second = node.input
     for value, gate in ((first, second), (second, first)):
-        multiples = _multiples(value, scope)
-        for source in multiples:  # the value itself first
+        for source in _rising(value, scope):  # the value itself first
+            multiples = _multiples(value, scope)
             nodes = _made_of(gate, source, scope)
             if not nodes or not _varies_inside(nodes, scope):
                 continue
             if _limits(nodes):
                 return _name(nodes), [*_makers(multiples, source, scope), *nodes]
-            if _is_switch(nodes) and (level := _holds_above(gate, source, scope)) is not None:
+            if not _is_switch(nodes) or _is_floor(node.output[0], source, scope):
+                continue
+            level = _holds_above(gate, source, scope)
+            if level is not None and level >= 0:
                 name = "ThresholdedRelu" if level else "Relu"
                 return name, [*_makers(multiples, source, scope), *nodes]
     return None
@@ -163,19 +168,44 @@ def _larger(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     first, second = node.input
     for value, other in ((first, second), (second, first)):
         if scope.filled(other) == 0 and scope.filled(value) is None:
-            return None if _under_a_root(node.output[0], scope) else ("Relu", [])
-        multiples = _multiples(other, scope)
-        if value in multiples[1:] and all(_positive(name, scope) for name in multiples[:-1]):
-            return "LeakyRelu", _makers(multiples, value, scope)
+            return None if _is_floor(node.output[0], value, scope) else ("Relu", [])
+        multiples = _rising(other, scope)
+        makers = _makers(multiples, value, scope) if value in multiples else []
+        if any(maker.op_type in ("Mul", "Div") for maker in makers):
+            return "LeakyRelu", makers
     return None
 
 
-def _under_a_root(tensor: str, scope: Scope) -> bool:
-    """Whether a square root is taken of a tensor, or of it and a little more: a variance."""
-    readers = scope.readers(tensor)
-    sums = [node for node in readers if node.op_type == "Add"]
-    readers += [reader for node in sums for reader in scope.readers(node.output[0])]
-    return any(node.op_type == "Sqrt" for node in readers)
+def _is_floor(tensor: str, source: str, scope: Scope) -> bool:
+    """Whether a tensor is kept from falling below zero for other reasons than to be activated: it
+    is limited from above as well, a norm, or a root is taken of it, as of a variance."""
+    made = _maker(source, scope)
+    if made is not None and made.op_type in _OF_LIMITED_SIZE:
+        return True
+    if made is not None and made.op_type == "Min":
+        return any(scope.filled(name) is not None for name in made.input)
+    waiting, seen = [tensor], set[str]()
+    while waiting:
+        name = waiting.pop()
+        for reader in scope.readers(name):
+            if reader.op_type in ("Sqrt", "Pow"):
+                return True
+            end = reader.output[0]
+            if reader.op_type in ("Add", "Div", "Mul") and end not in seen and len(seen) < 4:
+                others = [other for other in reader.input if other != name]
+                if all(scope.filled(other) is not None for other in others):
+                    seen.add(end)
+                    waiting.append(end)
+    return False
+
+
+def _rising(name: str, scope: Scope) -> list[str]:
+    """A tensor and those that it is a positive multiple of, nearest first."""
+    multiples = _multiples(name, scope)
+    for index, multiple in enumerate(multiples[:-1]):
+        if not _positive(multiple, scope):
+            return multiples[: index + 1]
+    return multiples
 
 
 def _positive(name: str, scope: Scope) -> bool:
@@ -191,11 +221,13 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     """``x if x > a else something(x)``, or the other way round."""
     condition, first, second = node.input
     for value, other in ((first, second), (second, first)):
-        multiples = _multiples(value, scope)
+        multiples = _rising(value, scope)
         if scope.filled(other) == 0:
             reads = _holds_above if value == first else _fails_above
             level = reads(condition, value, scope)
-            if level is not None and level >= 0 and (by := _made_of(condition, value, scope)):
+            by = _made_of(condition, value, scope)
+            floor = _is_floor(node.output[0], value, scope)
+            if by and level is not None and level >= 0 and not floor:
                 return "ThresholdedRelu" if level else "Relu", by
             continue
         for source in multiples:
@@ -208,12 +240,32 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
                 name = "Softplus"
             elif kinds & {"Elu", "Exp"}:
                 name = "Elu"
-            elif kinds <= {"Mul", "Div", "Neg"} | _SAME:
+            elif _is_slope(other, source, scope):
                 name = "LeakyRelu"
             else:
                 continue
             return name, [*_makers(multiples, source, scope), *by, *nodes]
     return None
+
+
+def _is_slope(name: str, source: str, scope: Scope) -> bool:
+    """Whether a tensor is another times constants, none of them a number that is not above 0."""
+    for _ in range(_MOST_NODES):
+        if name == source:
+            return True
+        node = _maker(name, scope)
+        if node is None:
+            return False
+        if node.op_type in _SAME:
+            name = node.input[0]
+            continue
+        free = [other for other in node.input if not _is_constant(other, scope)]
+        if node.op_type not in ("Mul", "Div") or len(free) != 1 or not _positive(name, scope):
+            return False
+        if node.op_type == "Div" and free[0] != node.input[0]:
+            return False
+        (name,) = free
+    return False
 
 
 def _makers(multiples: list[str], source: str, scope: Scope) -> list[onnx.NodeProto]:
@@ -334,6 +386,8 @@ def _scalings(tensor: str, outputs: set[str], scope: Scope) -> Iterator[str]:
         if readers[0].domain not in STANDARD_DOMAINS:
             return
         if _beside_scalar(readers[0], scope) != tensor:
+            return
+        if not _positive(readers[0].output[0], scope):
             return
         tensor = readers[0].output[0]
         yield tensor

@@ -74,22 +74,46 @@ def test_a_batch_declared_before_the_input_became_open_is_not_believed(where: st
     assert all(gate.passed for gate in found.gates if gate.name.endswith("_signature"))
 
 
-@pytest.mark.parametrize(
-    "middle",
-    [
-        "mean = ReduceMean <axes = [0]> (hidden) mixed = Sub (hidden, mean)",
-        "top = ReduceMax (hidden) mixed = Div (hidden, top)",
-        "head = Slice (hidden, zero, one) rest = Slice (hidden, one, end) "
-        "mixed = Concat <axis = 0> (rest, head)",
-    ],
-    ids=["mean of the batch", "largest of the batch", "the neighbour's features"],
-)
-def test_samples_that_influence_each_other_are_refused(middle: str) -> None:
+MIXED = {
+    "mean of the batch": "mean = ReduceMean <axes = [0]> (hidden) mixed = Sub (hidden, mean)",
+    "largest of the batch": "top = ReduceMax (hidden) mixed = Div (hidden, top)",
+    "the neighbour's features": "head = Slice (hidden, zero, one) rest = Slice (hidden, one, end) "
+    "mixed = Concat <axis = 0> (rest, head)",
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("batch", [None, 2, 16, 32])
+@pytest.mark.parametrize("middle", MIXED.values(), ids=MIXED)
+def test_samples_that_influence_each_other_are_refused(
+    middle: str, batch: int | None, masked: bool
+) -> None:
     proto = perceptron(middle=middle)
     for name, value in (("zero", 0), ("one", 1), ("end", 2**31 - 1)):
         proto.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    if masked:
+        mask_a_class(proto)
+    if batch is not None:
+        for info in (*proto.graph.input, *proto.graph.output):
+            info.type.tensor_type.shape.dim[0].dim_value = batch
     with pytest.raises(ModelError, match="change with the samples that it runs with"):
         harden(proto, (samples(), None), **QUICK)
+
+
+def mask_a_class(proto: onnx.ModelProto) -> None:
+    """Class 2 never wins."""
+    proto.graph.node[-1].output[0] = "raw"
+    proto.graph.node.append(onnx.helper.make_node("Add", ["raw", "mask"], ["logits"]))
+    mask = np.array([0, 0, -1e9], np.float32)
+    proto.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+
+
+def test_a_class_that_is_masked_does_not_hide_what_the_bounds_do() -> None:
+    proto = perceptron()
+    mask_a_class(proto)
+    result = harden(proto, (samples(), None), **QUICK)
+    found = verify(proto, result.hardened, (samples(), None), max_accuracy_drop=1.0, threads=1)
+    assert [gate.name for gate in found.gates if not gate.passed] == []
 
 
 def test_scores_per_pixel_that_are_averaged_are_logits() -> None:

@@ -127,3 +127,24 @@ def test_functions_that_stand_for_too_many_nodes_are_refused() -> None:
     )
     with pytest.raises(ModelError, match="nodes"):
         inline_activation_functions(proto)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "z = Constant <value_float = 0.0> () b = Max (a, z)",
+        "z = Constant <value_float = 0.0> () g = Greater (a, z) b = Where (g, a, z)",
+        "s = Abs (a) b = Add (a, s)",
+    ],
+)
+def test_functions_with_activations_that_are_written_out_are_inlined(body: str) -> None:
+    proto = parse(
+        f"""
+        <ir_version: 9, opset_import: ["" : 17, "my" : 1]>
+        g (float[N,4] x) => (float[N,4] y) {{ h = my.act (x) y = Neg (h) }}
+        <domain: "my", opset_import: ["" : 17]> act (a) => (b) {{ {body} }}
+        """
+    )
+    inlined, names = inline_activation_functions(proto)
+    assert names == ("my::act",)
+    assert [site.kind for site in find_sites(inlined).sites] == ["Relu"]

@@ -215,6 +215,16 @@ def test_a_softmax_along_an_axis_of_length_one_is_refused(axis: int) -> None:
     assert "the classes are on axis 1" in refusal(ModelError, text)
 
 
+def test_probabilities_of_four_axes_and_rows_of_two_are_a_choice() -> None:
+    text = (
+        "(float[N,3,8,8] x) => (float[N,5,1,1] y, float[N,7] features) <float[5,3,1,1] w, "
+        "float[5,7] v> { c = Conv (x, w) p = GlobalAveragePool (c) y = Softmax <axis = 1> (p) "
+        "f = Flatten (p) features = MatMul (f, v) }"
+    )
+    assert "choose by --logits" in refusal(OptionError, text)
+    assert interface(text, logits_name="p").output == "y"
+
+
 def test_scores_of_two_axes_go_before_features_of_four() -> None:
     text = (
         "(float[N,3,8,8] x) => (float[N,5,1,1] features, float[N,7] y) <float[5,3,1,1] w, "

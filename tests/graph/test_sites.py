@@ -491,3 +491,15 @@ def test_what_grows_without_limit_in_no_known_form_is_named() -> None:
         ("all", "RNN", "its Relu is inside the operator"),
         ("largest", "Max", "a maximum of several tensors"),
     ]
+
+
+def test_names_of_activations_need_not_be_text() -> None:
+    proto = parse(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        odd (float[T, N, 4] x) => (float[1, N, 8] y) <float[1, 8, 4] w, float[1, 8, 8] r>
+        { all, y = RNN <hidden_size = 8> (x, w, r) }
+        """
+    )
+    proto.graph.node[0].attribute.append(helper.make_attribute("activations", [b"\xff"]))
+    assert not find_sites(proto).sites

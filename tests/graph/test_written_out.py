@@ -145,13 +145,37 @@ def test_scalings_behind_it_belong_to_it() -> None:
         "g = Greater (x, zero) y = Where (g, zero, x)",
         "m = MatMul (x, w) g = Greater (m, zero) y = Where (g, x, zero)",  # by another's sign
         "a = Abs (x) m = MatMul (x, w) y = Add (m, a)",
+        # Falling where x rises.
+        "n = Mul (x, minus) g = Greater (x, zero) f = Cast <to = 1> (g) y = Mul (n, f)",
+        "n = Mul (x, minus) s = Sigmoid (x) y = Mul (n, s)",
+        "n = Neg (x) g = Less (x, zero) y = Where (g, x, n)",
+        # Sentinels, sizes and floors.
+        "g = Greater (x, minus) f = Cast <to = 1> (g) y = Mul (x, f)",
+        "n = ReduceL2 <axes = [1]> (x) m = Max (n, zero) y = Div (x, m)",
+        "v = Mul (x, x) m = Max (v, zero) s = Mul (m, two) a = Add (s, two) r = Sqrt (a) "
+        "y = Div (x, r)",
+        "g = Greater (x, zero) v = Where (g, x, zero) a = Add (v, two) r = Sqrt (a) y = Div (x, r)",
+        "s = Softmax (x) g = Greater (s, zero) y = Where (g, s, zero)",
+        # Limited from above as well.
+        "a = Min (x, two) y = Max (a, zero)",
+        "a = Max (x, zero) y = Min (a, one)",
+        # No multiples.
+        "i = Identity (x) y = Max (x, i)",
+        "s = Mul (x, x) h = Mul (s, two) g = Less (s, two) y = Where (g, h, x)",
     ],
 )
 def test_what_only_looks_like_one(body: str) -> None:
-    assert sites(body, ", float zero = {0.0}") == []
+    numbers = ", float zero = {0.0}, float minus = {-1.0}, float one = {1.0}"
+    assert sites(body, numbers) == []
 
 
-@pytest.mark.parametrize("width", [4, 2000])
+def test_a_negative_multiple_behind_it_is_another_tensor() -> None:
+    numbers = ", float zero = {0.0}, float minus = {-1.0}"
+    assert sites("a = Max (x, zero) y = Mul (a, minus)", numbers) == [("a", "Relu")]
+    assert sites("s = Sigmoid (x) a = Mul (x, s) y = Div (a, minus)", numbers) == [("a", "Swish")]
+
+
+@pytest.mark.parametrize("width", [4, 2000, 100_000])
 def test_constants_filled_with_one_number_are_scalars(width: int) -> None:
     for body, kind in (
         ("y = Max (s, zeros)", "Relu"),
