@@ -159,6 +159,8 @@ def decisions(output: npt.NDArray[Any], interface: Interface) -> IntArray:
 
 def _scores(output: npt.NDArray[Any], interface: Interface) -> npt.NDArray[Any]:
     """Scores ``(n, classes)``; two of a single one, a logit or the probability of class 1."""
+    if not _is_float(output) and output.size == len(output):
+        return output.reshape(-1)  # classes
     if not interface.single or not _is_float(output) or output.size != len(output):
         return two_axes(output)
     if interface.head == "logit":

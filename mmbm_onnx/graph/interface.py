@@ -120,10 +120,12 @@ def _check_input(
 
 
 def _check_output(tail: Tail, batch: int | None, columns: int, types: Types, label: str) -> None:
-    shape = shape_of(types.get(tail.output))
-    if shape is None or not is_row(shape):
+    kind = types.get(tail.output)
+    shape = shape_of(kind)
+    if kind is None or shape is None or not is_row(shape):
         return
-    if shape[1] is not None and shape[1] != columns:
+    decided = kind.tensor_type.elem_type in INTEGERS  # by ArgMax, its axis kept
+    if shape[1] is not None and shape[1] != columns and not (decided and shape[1] == 1):
         raise OptionError(
             f"{label}: {tail.logits!r} has {columns} columns, the output {tail.output!r} "
             f"{shape[1]}; name the tensor that holds the logits with --logits"

@@ -198,8 +198,8 @@ def _check_scores(
     difference = float(np.abs(found - expected).max())
     if not difference <= tolerance * scale:
         raise ScoreError(
-            f"its scores differ by {difference:.1e} in ONNX Runtime from those that the threshold "
-            "is set by"
+            f"the graph's scores differ by {difference:.1e} in ONNX Runtime from those that the "
+            "threshold is set by"
         )
 
 

@@ -167,7 +167,8 @@ class _Pair:
         taken = sorted(set(DETECTOR_OUTPUTS) & surgeon.names())
         if taken:
             raise RewriteError(
-                f"the model has a tensor named {taken[0]!r} already; is it a detector?"
+                f"the model has a tensor named {taken[0]!r} already; rename it, or start from the "
+                "original if this is a detector"
             )
         self._types = types = _types(proto)
         self.branch = Branch(

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from mmbm_onnx import harden, verify
-from mmbm_onnx.errors import ModelError
+from mmbm_onnx.errors import DataError, ModelError
 
 QUICK = {"epochs": 2, "batch_size": 30, "threads": 1, "max_accuracy_drop": 1.0}
 
@@ -142,3 +142,21 @@ def test_scores_per_pixel_that_are_averaged_are_logits() -> None:
     assert result.detector is not None
     (output,) = [info for info in result.detector.graph.output if info.name == "y"]
     assert [dim.dim_value for dim in output.type.tensor_type.shape.dim] == [0, 3, 1, 1]
+
+
+@pytest.mark.parametrize(("keepdims", "shape"), [(0, "N"), (1, "N, 1")])
+def test_a_model_that_tells_its_decision_alone_is_taken_by_its_logits(
+    keepdims: int, shape: str
+) -> None:
+    proto = perceptron(
+        f"best = ArgMax <axis = 1, keepdims = {keepdims}> (logits)", f", int64[{shape}] best"
+    )
+    del proto.graph.output[0]
+    x = samples()
+    y = np.random.default_rng(0).permutation(len(x)) % 3
+    result = harden(proto, (x, None), logits_name="logits", **QUICK)
+    shown = {"detector": result.detector, "logits_name": "logits", "threads": 1}
+    found = verify(proto, result.hardened, (x, None), max_accuracy_drop=1.0, **shown)
+    assert [gate.name for gate in found.gates if not gate.passed] == []
+    with pytest.raises(DataError, match="accuracy of"):
+        harden(proto, (x, y), logits_name="logits", min_accuracy=0.99, **QUICK)
