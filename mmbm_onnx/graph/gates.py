@@ -75,13 +75,13 @@ def why_gate(node: onnx.NodeProto, scope: Scope) -> str | None:
 
 
 def _limits_to_one(node: onnx.NodeProto, scope: Scope) -> bool:
-    numbers = [scope.number(name) for name in node.input] if node.op_type == "Min" else []
+    numbers = [scope.filled(name) for name in node.input] if node.op_type == "Min" else []
     return any(number is not None and number <= 1 for number in numbers)
 
 
 def _limits_from_above(node: onnx.NodeProto, scope: Scope) -> bool:
     if node.op_type == "Min":
-        return any(scope.number(name) is not None for name in node.input)
+        return any(scope.filled(name) is not None for name in node.input)
     if node.op_type == "Clip":
         limits = clip_limits(node, scope)
         return limits is not None and limits[1] is not None
@@ -99,7 +99,7 @@ def _scaled_to_one(node: onnx.NodeProto, high: float, scope: Scope) -> bool:
         if reader.op_type not in ("Mul", "Div"):
             continue
         for name in reader.input:
-            number = scope.number(name)
+            number = scope.filled(name)
             if number is not None and reader.op_type == "Mul":
                 number *= high * high  # times 1/6 is what over 6 is
             if number is not None and math.isclose(number, high, rel_tol=1e-2):

@@ -140,11 +140,16 @@ def _check_output(tail: Tail, batch: int | None, columns: int, types: Types, lab
 def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
     outputs = [info.name for info in proto.graph.output if _looks_like_scores(info.name, types)]
     spread = [info.name for info in proto.graph.output if _spreads_scores(info.name, types)]
-    # Beside rows of two axes they are features, unless a softmax made them.
+    # Beside rows of two axes they are features, unless a softmax made them for no other use.
+    behind = ancestors(proto.graph, outputs)
     outputs += [
         name
         for name in spread
-        if not outputs or behind_head(name, proto, types).head in ("softmax", "log_softmax")
+        if not outputs
+        or (
+            name not in behind
+            and behind_head(name, proto, types).head in ("softmax", "log_softmax")
+        )
     ]
     if not outputs:
         columns = [info.name for info in proto.graph.output if _is_float_column(info.name, types)]
@@ -161,11 +166,14 @@ def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
             + (", the single one of two classes too" if columns else "")
         )
     tails = [behind_head(output, proto, types) for output in outputs]
-    if len({tail.logits for tail in tails}) > 1:
+    chains = {tail.logits: list(same_values(tail.logits, proto)) for tail in tails}
+    if len({chain[-1] for chain in chains.values()}) > 1:
         raise OptionError(
             f"{label}: several outputs could be the logits ({', '.join(outputs)}); "
             "choose by --logits"
         )
+    # The first tensor that holds them is behind all outputs, which are then corrected alike.
+    tails.sort(key=lambda tail: len(chains[tail.logits]))
     return _usable(tails[0], label)
 
 

@@ -185,6 +185,8 @@ def _unlimited(node: onnx.NodeProto, scope: Scope) -> str | None:
     """Why an operator that bends like an activation, and grows without limit, takes no bound."""
     if node.op_type == "Max":
         free = [name for name in node.input if not scope.is_fixed(name)]
+        if any(scope.filled(name) == 0 for name in node.input):
+            return "keeps a norm, a variance or a gate from falling below 0"
         return "a maximum of several tensors" if len(free) > 1 else None
     if node.op_type in ("RNN", "GRU", "LSTM"):
         names = {entry.decode(errors="replace") for entry in attribute(node, "activations", [])}

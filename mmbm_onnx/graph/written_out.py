@@ -182,21 +182,36 @@ def _is_floor(tensor: str, source: str, scope: Scope) -> bool:
     made = _maker(source, scope)
     if made is not None and made.op_type in _OF_LIMITED_SIZE:
         return True
-    if made is not None and made.op_type == "Min":
-        return any(scope.filled(name) is not None for name in made.input)
-    waiting, seen = [tensor], set[str]()
+    if made is not None and made.op_type == "Min" and _limits_a_gate(made, scope):
+        return True
+    waiting, roots, count = [tensor], 0, 0
     while waiting:
-        name = waiting.pop()
-        for reader in scope.readers(name):
-            if reader.op_type in ("Sqrt", "Pow"):
-                return True
-            end = reader.output[0]
-            if reader.op_type in ("Add", "Div", "Mul") and end not in seen and len(seen) < 4:
-                others = [other for other in reader.input if other != name]
-                if all(scope.filled(other) is not None for other in others):
-                    seen.add(end)
-                    waiting.append(end)
-    return False
+        for reader in scope.readers(waiting.pop()):
+            count += 1
+            if _is_root(reader, scope):
+                roots += 1
+                continue
+            free = [name for name in reader.input if scope.filled(name) is None]
+            if reader.op_type not in ("Add", "Div", "Mul") or len(free) != 1 or count > _MOST_NODES:
+                return False
+            waiting.append(reader.output[0])
+    return roots > 0
+
+
+def _is_root(node: onnx.NodeProto, scope: Scope) -> bool:
+    if node.op_type != "Pow":
+        return node.op_type == "Sqrt"
+    exponent = scope.filled(node.input[1])
+    return exponent is not None and abs(exponent) < 1
+
+
+def _limits_a_gate(node: onnx.NodeProto, scope: Scope) -> bool:
+    """Whether a Min is the upper half of a gate, such as ``max(min(x + 3, 6), 0)``."""
+    numbers = [number for name in node.input if (number := scope.filled(name)) is not None]
+    makers = [maker for name in node.input if (maker := _maker(name, scope)) is not None]
+    sums = [maker for maker in makers if maker.op_type in ("Add", "Sub", "Sum")]
+    shifted = any(scope.number(name) is not None for maker in sums for name in maker.input)
+    return bool(numbers) and (min(numbers) <= 1 or shifted)
 
 
 def _rising(name: str, scope: Scope) -> list[str]:
@@ -240,7 +255,7 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
                 name = "Softplus"
             elif kinds & {"Elu", "Exp"}:
                 name = "Elu"
-            elif _is_slope(other, source, scope):
+            elif _is_slope(other, source, scope, above=_is_above(node, value, source, scope)):
                 name = "LeakyRelu"
             else:
                 continue
@@ -248,8 +263,15 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     return None
 
 
-def _is_slope(name: str, source: str, scope: Scope) -> bool:
-    """Whether a tensor is another times constants, none of them a number that is not above 0."""
+def _is_above(node: onnx.NodeProto, value: str, source: str, scope: Scope) -> bool:
+    """Whether a Where chooses a value for all that is large enough."""
+    reads = _holds_above if value == node.input[1] else _fails_above
+    return reads(node.input[0], source, scope) is not None
+
+
+def _is_slope(name: str, source: str, scope: Scope, *, above: bool) -> bool:
+    """Whether a tensor is another times constants; unless the other is chosen above, no number
+    among them may turn it upside down."""
     for _ in range(_MOST_NODES):
         if name == source:
             return True
@@ -260,7 +282,12 @@ def _is_slope(name: str, source: str, scope: Scope) -> bool:
             name = node.input[0]
             continue
         free = [other for other in node.input if not _is_constant(other, scope)]
-        if node.op_type not in ("Mul", "Div") or len(free) != 1 or not _positive(name, scope):
+        if node.op_type == "Neg" and above:
+            (name,) = node.input
+            continue
+        if node.op_type not in ("Mul", "Div") or len(free) != 1:
+            return False
+        if not above and not _positive(name, scope):
             return False
         if node.op_type == "Div" and free[0] != node.input[0]:
             return False

@@ -82,17 +82,17 @@ MIXED = {
 }
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("mask", [None, -1e4, -1e9])
 @pytest.mark.parametrize("batch", [None, 2, 16, 32])
 @pytest.mark.parametrize("middle", MIXED.values(), ids=MIXED)
 def test_samples_that_influence_each_other_are_refused(
-    middle: str, batch: int | None, masked: bool
+    middle: str, batch: int | None, mask: float | None
 ) -> None:
     proto = perceptron(middle=middle)
     for name, value in (("zero", 0), ("one", 1), ("end", 2**31 - 1)):
         proto.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
-    if masked:
-        mask_a_class(proto)
+    if mask is not None:
+        mask_a_class(proto, mask)
     if batch is not None:
         for info in (*proto.graph.input, *proto.graph.output):
             info.type.tensor_type.shape.dim[0].dim_value = batch
@@ -100,11 +100,11 @@ def test_samples_that_influence_each_other_are_refused(
         harden(proto, (samples(), None), **QUICK)
 
 
-def mask_a_class(proto: onnx.ModelProto) -> None:
+def mask_a_class(proto: onnx.ModelProto, value: float = -1e9) -> None:
     """Class 2 never wins."""
     proto.graph.node[-1].output[0] = "raw"
     proto.graph.node.append(onnx.helper.make_node("Add", ["raw", "mask"], ["logits"]))
-    mask = np.array([0, 0, -1e9], np.float32)
+    mask = np.array([0, 0, value], np.float32)
     proto.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
 
 
@@ -160,3 +160,13 @@ def test_a_model_that_tells_its_decision_alone_is_taken_by_its_logits(
     assert [gate.name for gate in found.gates if not gate.passed] == []
     with pytest.raises(DataError, match="accuracy of"):
         harden(proto, (x, y), logits_name="logits", min_accuracy=0.99, **QUICK)
+
+
+def test_a_decision_that_is_not_that_of_the_logits_is_refused() -> None:
+    proto = perceptron(
+        "best = ArgMax <axis = 1> (logits) told = Add (best, one)", ", int64[N, 1] told"
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1]), "one"))
+    del proto.graph.output[0]
+    with pytest.raises(ModelError, match="'told' is not the class of the largest of the logits"):
+        harden(proto, (samples(), None), logits_name="logits", **QUICK)

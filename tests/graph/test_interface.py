@@ -225,6 +225,21 @@ def test_probabilities_of_four_axes_and_rows_of_two_are_a_choice() -> None:
     assert interface(text, logits_name="p").output == "y"
 
 
+def test_probabilities_of_the_same_logits_in_other_axes_are_no_choice() -> None:
+    text = (
+        "(float[N,4] x) => (float[N,5] y, float[N,5,1,1] s) <float[4,5] w, int64[2] two = {2, 3}> "
+        "{ l = MatMul (x, w) u = Unsqueeze (l, two) y = Flatten (u) s = Softmax <axis = 1> (u) }"
+    )
+    assert (interface(text).output, interface(text).classes) == ("s", 5)
+    assert interface(text).logits == "u"
+    attention = (
+        "(float[N,3,8,8] x) => (float[N,7] y, float[N,5,1,1] a) <float[5,3,1,1] w, "
+        "float[5,7] v> { c = Conv (x, w) p = GlobalAveragePool (c) a = Softmax <axis = 1> (p) "
+        "m = Mul (c, a) q = GlobalAveragePool (m) f = Flatten (q) y = MatMul (f, v) }"
+    )
+    assert interface(attention).output == "y"
+
+
 def test_scores_of_two_axes_go_before_features_of_four() -> None:
     text = (
         "(float[N,3,8,8] x) => (float[N,5,1,1] features, float[N,7] y) <float[5,3,1,1] w, "

@@ -155,18 +155,48 @@ def test_scalings_behind_it_belong_to_it() -> None:
         "v = Mul (x, x) m = Max (v, zero) s = Mul (m, two) a = Add (s, two) r = Sqrt (a) "
         "y = Div (x, r)",
         "g = Greater (x, zero) v = Where (g, x, zero) a = Add (v, two) r = Sqrt (a) y = Div (x, r)",
+        "v = Mul (x, x) m = Max (v, zero) c = Cast <to = 1> (m) a = Add (c, two) r = Sqrt (a) "
+        "y = Div (x, r)",
+        "v = Mul (x, x) m = Max (v, zero) r = Pow (m, half) y = Div (x, r)",
         "s = Softmax (x) g = Greater (s, zero) y = Where (g, s, zero)",
         # Limited from above as well.
-        "a = Min (x, two) y = Max (a, zero)",
+        "a = Min (x, one) y = Max (a, zero)",
         "a = Max (x, zero) y = Min (a, one)",
+        "s = Add (x, two) a = Min (s, two) y = Max (a, zero)",
         # No multiples.
         "i = Identity (x) y = Max (x, i)",
         "s = Mul (x, x) h = Mul (s, two) g = Less (s, two) y = Where (g, h, x)",
     ],
 )
 def test_what_only_looks_like_one(body: str) -> None:
-    numbers = ", float zero = {0.0}, float minus = {-1.0}, float one = {1.0}"
+    numbers = ", float zero = {0.0}, float minus = {-1.0}, float one = {1.0}, float half = {0.5}"
     assert sites(body, numbers) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("a = Max (x, zero) y = Pow (a, two)", "Relu"),  # squared
+        ("g = Greater (x, zero) a = Where (g, x, zero) y = Mul (a, a)", "Relu"),
+        ("l = Min (x, two) a = Max (l, zero) y = Neg (a)", "Relu"),  # as Clip
+        ("a = Max (x, zero) r = Sqrt (a) e = Mul (r, two) y = Add (a, e)", "Relu"),
+        ("g = Greater (x, zero) l = Mul (x, minus) a = Where (g, x, l) y = Neg (a)", "LeakyRelu"),
+        ("g = Greater (x, zero) l = Mul (x, zero) a = Where (g, x, l) y = Neg (a)", "LeakyRelu"),
+        ("g = Greater (x, zero) l = Mul (x, each) a = Where (g, x, l) y = Neg (a)", "LeakyRelu"),
+    ],
+)
+def test_what_is_like_others_that_are_not(body: str, kind: str) -> None:
+    assert sites(body, ", float zero = {0.0}, float minus = {-1.0}") == [("a", kind)]
+
+
+def test_floors_that_are_no_activations_are_named() -> None:
+    proto = parse(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y)
+        <float zero = {0.0}> { v = Mul (x, x) m = Max (v, zero) r = Sqrt (m) y = Div (x, r) }"""
+    )
+    (entry,) = find_sites(proto).uncovered
+    assert (entry.tensor, entry.op_type) == ("m", "Max")
+    assert "from falling below 0" in entry.reason
 
 
 def test_a_negative_multiple_behind_it_is_another_tensor() -> None:
