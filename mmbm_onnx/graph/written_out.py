@@ -102,7 +102,7 @@ def _product(node: onnx.NodeProto, scope: Scope) -> _Read | None:
                 return _name(nodes), [*_makers(multiples, source, scope), *nodes]
             if not _is_switch(nodes) or _is_floor(node.output[0], source, scope):
                 continue
-            level = _holds_above(gate, source, scope)
+            level = _level(gate, source, scope, holds=True)
             if level is not None and level >= 0:
                 name = "ThresholdedRelu" if level else "Relu"
                 return name, [*_makers(multiples, source, scope), *nodes]
@@ -127,38 +127,22 @@ def _is_switch(nodes: list[onnx.NodeProto]) -> bool:
     return bool(kinds & _COMPARISONS) and kinds <= _COMPARISONS | _SAME
 
 
-def _holds_above(condition: str, source: str, scope: Scope) -> float | None:
-    """The number above which a comparison of a tensor holds, None if it does not hold there."""
-    node = _maker(condition, scope)
-    if node is None:
-        return None
-    if node.op_type in _SAME:
-        return _holds_above(node.input[0], source, scope)
-    if node.op_type == "Not":
-        return _fails_above(node.input[0], source, scope)
-    return _level(node, source, scope, above=("Greater", "GreaterOrEqual"))
-
-
-def _fails_above(condition: str, source: str, scope: Scope) -> float | None:
-    """The number above which a comparison of a tensor does not hold."""
-    node = _maker(condition, scope)
-    if node is None:
-        return None
-    if node.op_type in _SAME:
-        return _fails_above(node.input[0], source, scope)
-    if node.op_type == "Not":
-        return _holds_above(node.input[0], source, scope)
-    return _level(node, source, scope, above=("Less", "LessOrEqual"))
-
-
-def _level(node: onnx.NodeProto, source: str, scope: Scope, above: tuple[str, str]) -> float | None:
-    """The number that a tensor is compared with, if the tensor is on the given side."""
-    if node.op_type not in _COMPARISONS - {"Not"}:
-        return None
-    sides = list(node.input)
-    if node.op_type not in above:
-        sides.reverse()
-    return scope.filled(sides[1]) if sides[0] == source else None
+def _level(condition: str, source: str, scope: Scope, *, holds: bool) -> float | None:
+    """The number above which a comparison of a tensor holds, or fails; None if it does not."""
+    for _ in range(_MOST_NODES):
+        node = _maker(condition, scope)
+        if node is None:
+            return None
+        if node.op_type in _COMPARISONS - {"Not"}:
+            sides = list(node.input)
+            if node.op_type.startswith("Greater") != holds:
+                sides.reverse()
+            return scope.filled(sides[1]) if sides[0] == source else None
+        if node.op_type not in _SAME | {"Not"}:
+            return None
+        holds = holds != (node.op_type == "Not")
+        condition = node.input[0]
+    return None
 
 
 def _larger(node: onnx.NodeProto, scope: Scope) -> _Read | None:
@@ -238,8 +222,7 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     for value, other in ((first, second), (second, first)):
         multiples = _rising(value, scope)
         if scope.filled(other) == 0:
-            reads = _holds_above if value == first else _fails_above
-            level = reads(condition, value, scope)
+            level = _level(condition, value, scope, holds=value == first)
             by = _made_of(condition, value, scope)
             floor = _is_floor(node.output[0], value, scope)
             if by and level is not None and level >= 0 and not floor:
@@ -265,8 +248,7 @@ def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
 
 def _is_above(node: onnx.NodeProto, value: str, source: str, scope: Scope) -> bool:
     """Whether a Where chooses a value for all that is large enough."""
-    reads = _holds_above if value == node.input[1] else _fails_above
-    return reads(node.input[0], source, scope) is not None
+    return _level(node.input[0], source, scope, holds=value == node.input[1]) is not None
 
 
 def _is_slope(name: str, source: str, scope: Scope, *, above: bool) -> bool:

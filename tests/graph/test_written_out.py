@@ -335,3 +335,13 @@ def test_constants_may_be_cast_to_the_type_of_the_value() -> None:
     assert sites(f"{cast} y = Max (x, z)", given) == [("y", "Relu")]
     swish = "a = Add (x, t) k = Clip (a, z, s) g = Div (k, s) b = CastLike (g, x) y = Mul (x, b)"
     assert sites(f"{cast} {swish}", given) == [("y", "HardSwish")]
+
+
+def test_long_chains_of_nodes_that_change_nothing_are_gone_through() -> None:
+    chain = " ".join(f"n{i + 1} = Not (n{i})" for i in range(3000))
+    body = f"n0 = Greater (x, zero) {chain} y = Where (n3000, x, zero)"
+    assert sites(body, ", float zero = {0.0}") == []
+    assert sites(
+        "n0 = Greater (x, zero) n1 = Not (n0) n2 = Not (n1) y = Where (n2, x, zero)",
+        ", float zero = {0.0}",
+    ) == [("y", "Relu")]
