@@ -53,14 +53,6 @@ def classifier() -> onnx.ModelProto:
     return parse(CLASSIFIER)
 
 
-def save_external(proto: onnx.ModelProto, path: Path, data: str = "weights.bin") -> Path:
-    """Save a model with its weights in a file beside it."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    onnx.save_model(copy, path, save_as_external_data=True, location=data, size_threshold=0)
-    return path
-
-
 def edit_external(path: Path, **entries: str | None) -> None:
     """Change what the first external tensor of a saved model says about its data."""
     proto = onnx.ModelProto()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from graph_models import classifier, edit_external, parse, save_external
+from graph_models import classifier, edit_external, parse
+from large import save_outside
 
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.graph import external, read
@@ -19,7 +20,7 @@ from mmbm_onnx.graph.read import read_model
 def saved(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    return save_external(classifier(), folder / "model.onnx")
+    return save_outside(classifier(), folder / "model.onnx")
 
 
 def refusal(path: Path) -> str:
@@ -55,7 +56,7 @@ def test_the_files_are_hashed_in_order_of_their_names(tmp_path: Path) -> None:
 
 def test_data_may_lie_in_a_folder_below(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    path = save_external(classifier(), tmp_path / "model.onnx", "data/weights.bin")
+    path = save_outside(classifier(), tmp_path / "model.onnx", "data/weights.bin")
     assert read_model(path).proto == classifier()
 
 

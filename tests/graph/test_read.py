@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graph_models import CLASSIFIER, classifier, parse, save_external
+from graph_models import CLASSIFIER, classifier, parse
+from large import save_outside
 from onnx import helper, numpy_helper
 
 from mmbm_onnx.errors import ModelError, OptionError
@@ -309,7 +310,7 @@ def test_a_proto_is_copied_and_never_changed() -> None:
 
 
 def test_a_proto_that_refers_to_files_is_refused(tmp_path: Path) -> None:
-    path = save_external(classifier(), tmp_path / "m.onnx")
+    path = save_outside(classifier(), tmp_path / "m.onnx")
     proto = onnx.load(path, load_external_data=False)
     with pytest.raises(ModelError, match="external data"):
         from_proto(proto)
