@@ -209,4 +209,4 @@ def upper_limit(
     else:
         return None
     known = [constants[name] for name in names if name in constants]
-    return np.asarray(to_array(known[0])) if len(known) == 1 else None
+    return to_array(known[0]) if len(known) == 1 else None

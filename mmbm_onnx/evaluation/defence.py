@@ -283,7 +283,7 @@ def _stored_null(constants: Mapping[str, onnx.TensorProto], rate: float) -> tupl
 
     def stored(name: str) -> npt.NDArray[Any] | None:
         tensor = constants.get(_DECISION + name)
-        return None if tensor is None else np.asarray(to_array(tensor))
+        return None if tensor is None else to_array(tensor)
 
     threshold, scores, tail = stored("threshold"), stored("null_scores"), stored("tail_start")
     mean, scale = stored("null_mean"), stored("null_scale")

@@ -11,10 +11,10 @@ from mmbm_onnx.evaluation.compare import bounds_in, signature_differences
 from mmbm_onnx.evaluation.gates import Gate, holds
 from mmbm_onnx.evaluation.sameness import changed_node, changed_weight
 from mmbm_onnx.graph.functions import inline_activation_functions
-from mmbm_onnx.graph.mapped import without_weights
 from mmbm_onnx.graph.provenance import PREFIX, read_provenance
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.sites import find_sites
+from mmbm_onnx.graph.validity import objection
 
 ORIGINAL_SHA256 = "original_sha256"
 """Provenance key: SHA-256 of the original, as ``OnnxModel.sha256``."""
@@ -52,10 +52,7 @@ def structure_gates(
 
 
 def _valid(role: str, written: OnnxModel) -> Gate:
-    try:
-        onnx.checker.check_model(without_weights(written.proto), full_check=True)
-    except Exception as error:  # checker and shape inference raise many kinds
-        text = " ".join(str(error).split())
+    if text := objection(written.proto):
         return holds(f"{role}_valid", False, f"onnx.checker: {text[:300]}")
     return holds(f"{role}_valid", True, "onnx.checker with strict shape inference")
 

@@ -16,7 +16,7 @@ import onnx
 
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.graph.content import declared_bytes
-from mmbm_onnx.graph.mapped import is_mappable, is_reserved, map_tensor
+from mmbm_onnx.graph.mapped import is_mappable, is_reserved, map_tensor, open_checked
 from mmbm_onnx.graph.walk import tensors
 
 # Bytes from which on a tensor can stay outside: smaller ones may be shapes, which are looked at.
@@ -88,10 +88,7 @@ def load_external_data(proto: onnx.ModelProto, path: Path, *, map_weights: bool 
 
 
 def _read(piece: _Piece) -> bytes:
-    # A link put in place since the check is not followed, and a pipe not waited for.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    handle = os.open(piece.file, flags | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as stream:
+    with os.fdopen(open_checked(piece.file), "rb") as stream:
         stream.seek(piece.offset)
         return stream.read(piece.length)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from mmbm_onnx.graph.mapped import Place, mapped, moved
-from mmbm_onnx.graph.write import Content, check_data_name, data_path
+from mmbm_onnx.graph.write import Content, check_data_name, data_path, parts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,6 @@ def digest(files: Mapping[Path, Content]) -> str:
     """SHA-256 (hex) of a model's files, as ``OnnxModel.sha256`` of the model in them."""
     total = hashlib.sha256()
     for content in files.values():
-        for chunk in [content] if isinstance(content, bytes) else content:
+        for chunk in parts_of(content):
             total.update(chunk)
     return total.hexdigest()

@@ -9,13 +9,11 @@ import onnx.inliner
 
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs
+from mmbm_onnx.graph.written_out import TELLTALE
 from mmbm_onnx.types import ACTIVATIONS
 
 # And what those that are written out are known by.
-_INLINED = frozenset(
-    {*ACTIVATIONS, "Abs", "Erf", "HardSigmoid", "Max", "Sigmoid", "Tanh", "Where"}
-    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
-)
+_INLINED = TELLTALE | {*ACTIVATIONS}
 _MOST_NODES = 1_000_000  # a few nested functions can stand for more nodes than memory holds
 
 _Key = tuple[str, str]

@@ -74,6 +74,13 @@ def why_gate(node: onnx.NodeProto, scope: Scope) -> str | None:
     return _GATE if all(_limits_from_above(reader, scope) for reader in readers) else None
 
 
+def is_upper_half(node: onnx.NodeProto, scope: Scope) -> bool:
+    """Whether a Min is the upper half of a gate, such as ``max(min(x + 3, 6), 0)``."""
+    if node.op_type != "Min" or not _limits_from_above(node, scope):
+        return False
+    return _limits_to_one(node, scope) or _adds_scalar(node, scope)
+
+
 def _limits_to_one(node: onnx.NodeProto, scope: Scope) -> bool:
     numbers = [scope.filled(name) for name in node.input] if node.op_type == "Min" else []
     return any(number is not None and number <= 1 for number in numbers)

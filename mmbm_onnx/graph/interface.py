@@ -228,25 +228,26 @@ def _usable(tail: Tail, label: str) -> Tail:
 
 
 def _looks_like_scores(name: str, types: Types) -> bool:
-    kind = types.get(name)
-    shape = shape_of(kind)
-    if kind is None or shape is None or kind.tensor_type.elem_type not in FLOATS:
+    shape = shape_of(types.get(name))
+    if shape is None or not _is_float(name, types):
         return False
     return len(shape) == 2 and (shape[1] is None or shape[1] >= 2)
 
 
 def _spreads_scores(name: str, types: Types) -> bool:
     """Whether an output has scores with further axes of length 1."""
-    kind = types.get(name)
-    shape = shape_of(kind)
-    if kind is None or shape is None or kind.tensor_type.elem_type not in FLOATS:
+    shape = shape_of(types.get(name))
+    if shape is None or not is_row(shape) or not _is_float(name, types):
         return False
-    return is_row(shape) and len(shape) > 2 and shape[1] is not None and shape[1] >= 2
+    return len(shape) > 2 and shape[1] is not None and shape[1] >= 2
 
 
 def _is_float_column(name: str, types: Types) -> bool:
-    kind = types.get(name)
-    return kind is not None and kind.tensor_type.elem_type in FLOATS and is_column(kind)
+    return _is_float(name, types) and is_column(types.get(name))
+
+
+def _is_float(name: str, types: Types) -> bool:
+    return name in types and types[name].tensor_type.elem_type in FLOATS
 
 
 def _classes(logits: str, types: Types, made_by: Mapping[str, onnx.NodeProto], label: str) -> int:

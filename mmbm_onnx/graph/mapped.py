@@ -60,10 +60,8 @@ class Place:
         Raises:
             ModelError: It is not what it was, or cannot be read.
         """
-        # A link put in place since the check is not followed, and a pipe not waited for.
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
-            handle = os.open(self.file, flags | getattr(os, "O_BINARY", 0))
+            handle = open_checked(self.file)
         except OSError as error:
             raise ModelError(f"{self.file}: cannot be read ({error.strerror})") from None
         if file_state(os.fstat(handle)) != self.state:
@@ -109,6 +107,18 @@ class Place:
                 os.close(handle)
             _views[key] = found
         return found
+
+
+def open_checked(file: Path) -> int:
+    """A descriptor of a file that was checked, for reading.
+
+    A link put in place since the check is not followed, and a pipe not waited for.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(file, flags | getattr(os, "O_BINARY", 0))
 
 
 def is_mappable(tensor: onnx.TensorProto, length: int) -> bool:
@@ -203,8 +213,7 @@ def check_unchanged(proto: onnx.ModelProto) -> None:
 
 def same_bytes(left: onnx.TensorProto, right: onnx.TensorProto) -> bool:
     """Whether two tensors, one of them mapped at least, hold the same bytes."""
-    both = [to_array(tensor).reshape(-1).view(np.uint8) for tensor in (left, right)]
-    first, second = both
+    first, second = (to_array(tensor).reshape(-1).view(np.uint8) for tensor in (left, right))
     return first.size == second.size and all(
         np.array_equal(first[start : start + _CHUNK], second[start : start + _CHUNK])
         for start in range(0, first.size, _CHUNK)

@@ -21,6 +21,11 @@ Content: TypeAlias = bytes | Iterable[bytes]
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK)
 
 
+def parts_of(content: Content) -> Iterable[bytes]:
+    """The content of a file, part by part."""
+    return [content] if isinstance(content, bytes) else content
+
+
 def data_path(path: Path) -> Path:
     """Where the weights of a large model go that is written to ``path``."""
     return path.parent / f"{path.name}.data"
@@ -124,7 +129,7 @@ class _Staged:
         self._fd = -1
         try:
             self._open()
-            for part in [content] if isinstance(content, bytes) else content:
+            for part in parts_of(content):
                 view = memoryview(part)
                 while view:
                     view = view[os.write(self._fd, view) :]

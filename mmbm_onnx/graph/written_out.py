@@ -17,11 +17,12 @@ Constants filled with one number count as scalars; slopes may differ from channe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import onnx
 
+from mmbm_onnx.graph.gates import is_upper_half
 from mmbm_onnx.graph.scopes import Scope
 from mmbm_onnx.graph.walk import STANDARD_DOMAINS, consumed, inner_graphs
 
@@ -32,6 +33,8 @@ _SAME = frozenset({"Cast", "CastLike", "Identity"})
 _COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not"})
 _BENT = frozenset({"Elu", "Exp", "Log", "Softplus"})
 _ELEMENTWISE = _LIMITED | _FROM_BOTH_SIDES | _ARITHMETIC | _SAME | _COMPARISONS | _BENT | {"Where"}
+TELLTALE = _LIMITED | _COMPARISONS - {"Not"} | {"Abs", "Max", "Where"}
+"""Operators that every form holds one of, or else an activation that is one node."""
 # Of what these give nothing grows without limit, or it is a norm.
 _OF_LIMITED_SIZE = _LIMITED | {"LogSoftmax", "ReduceL1", "ReduceL2", "Softmax", "Sqrt"}
 _MOST_NODES = 24  # of one activation
@@ -89,12 +92,16 @@ def _read_only_by(
     return tensor not in outputs and all(made.intersection(node.output) for node in readers)
 
 
+def _both_ways(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Two arguments, each as the first; none of another number of them."""
+    return [(names[0], names[1]), (names[1], names[0])] if len(names) == 2 else []
+
+
 def _product(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     """``x * limited(x)``."""
-    first, second = node.input
-    for value, gate in ((first, second), (second, first)):
-        for source in _rising(value, scope):  # the value itself first
-            multiples = _multiples(value, scope)
+    for value, gate in _both_ways(node.input):
+        multiples = _rising(value, scope)
+        for source in multiples:  # the value itself first
             nodes = _made_of(gate, source, scope)
             if not nodes or not _varies_inside(nodes, scope):
                 continue
@@ -111,10 +118,7 @@ def _product(node: onnx.NodeProto, scope: Scope) -> _Read | None:
 
 def _sum(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     """``x + abs(x)``."""
-    if len(node.input) != 2:
-        return None
-    first, second = node.input
-    for value, other in ((first, second), (second, first)):
+    for value, other in _both_ways(node.input):
         made = _maker(other, scope)
         if made is not None and made.op_type == "Abs" and made.input[0] == value:
             return "Relu", [made]
@@ -147,10 +151,7 @@ def _level(condition: str, source: str, scope: Scope, *, holds: bool) -> float |
 
 def _larger(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     """``max(x, 0)`` and ``max(x, a x)``."""
-    if len(node.input) != 2:
-        return None
-    first, second = node.input
-    for value, other in ((first, second), (second, first)):
+    for value, other in _both_ways(node.input):
         if scope.filled(other) == 0 and scope.filled(value) is None:
             return None if _is_floor(node.output[0], value, scope) else ("Relu", [])
         multiples = _rising(other, scope)
@@ -166,7 +167,7 @@ def _is_floor(tensor: str, source: str, scope: Scope) -> bool:
     made = _maker(source, scope)
     if made is not None and made.op_type in _OF_LIMITED_SIZE:
         return True
-    if made is not None and made.op_type == "Min" and _limits_a_gate(made, scope):
+    if made is not None and is_upper_half(made, scope):
         return True
     waiting, roots, count = [tensor], 0, 0
     while waiting:
@@ -189,15 +190,6 @@ def _is_root(node: onnx.NodeProto, scope: Scope) -> bool:
     return exponent is not None and abs(exponent) < 1
 
 
-def _limits_a_gate(node: onnx.NodeProto, scope: Scope) -> bool:
-    """Whether a Min is the upper half of a gate, such as ``max(min(x + 3, 6), 0)``."""
-    numbers = [number for name in node.input if (number := scope.filled(name)) is not None]
-    makers = [maker for name in node.input if (maker := _maker(name, scope)) is not None]
-    sums = [maker for maker in makers if maker.op_type in ("Add", "Sub", "Sum")]
-    shifted = any(scope.number(name) is not None for maker in sums for name in maker.input)
-    return bool(numbers) and (min(numbers) <= 1 or shifted)
-
-
 def _rising(name: str, scope: Scope) -> list[str]:
     """A tensor and those that it is a positive multiple of, nearest first."""
     multiples = _multiples(name, scope)
@@ -218,8 +210,8 @@ def _positive(name: str, scope: Scope) -> bool:
 
 def _choice(node: onnx.NodeProto, scope: Scope) -> _Read | None:
     """``x if x > a else something(x)``, or the other way round."""
-    condition, first, second = node.input
-    for value, other in ((first, second), (second, first)):
+    condition, first, _ = node.input
+    for value, other in _both_ways(node.input[1:]):
         multiples = _rising(value, scope)
         if scope.filled(other) == 0:
             level = _level(condition, value, scope, holds=value == first)

@@ -18,13 +18,13 @@ from mmbm_onnx.evaluation.compare import telling_columns
 from mmbm_onnx.evaluation.predictions import predict
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.interface import find_interface
-from mmbm_onnx.graph.mapped import without_weights
 from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.quantization import quantizing_node
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.graph.sites import SiteReport, find_sites
+from mmbm_onnx.graph.validity import objection
 from mmbm_onnx.graph.walk import ancestors
 from mmbm_onnx.report.pieces import CleanSet
 from mmbm_onnx.runtime.batches import affordable_batch, run_logits
@@ -101,8 +101,9 @@ def prepare(
         threads=threads,
         label=model.label,
     )
-    logits = _original_logits(session, interface, samples, half=has_halves(proto))
+    logits = _original_logits(session, interface, samples)
     decided = np.asarray(logits.argmax(axis=1), dtype=np.int64)
+    _check_independent(session, interface, samples, logits, half=has_halves(proto))
     _check_decision(session, interface, samples, decided)
     if samples.y is not None:
         check = check_accuracy(
@@ -141,11 +142,8 @@ def _survey(model: OnnxModel) -> tuple[onnx.ModelProto, tuple[str, ...]]:
             "the original"
         )
     # What we write is checked in full, so what we start from must pass the same check.
-    try:
-        onnx.checker.check_model(without_weights(model.proto), full_check=True)
-    except Exception as error:  # checker and shape inference raise many kinds
-        text = " ".join(str(error).split())[:300]
-        raise ModelError(f"{model.label}: fails onnx.checker's full check ({text})") from None
+    if text := objection(model.proto):
+        raise ModelError(f"{model.label}: fails onnx.checker's full check ({text[:300]})")
     return inline_activation_functions(model.proto)
 
 
@@ -175,7 +173,7 @@ def _find_sites(model: OnnxModel, proto: onnx.ModelProto, interface: Interface) 
 
 
 def _original_logits(
-    session: Session, interface: Interface, samples: Samples, *, half: bool
+    session: Session, interface: Interface, samples: Samples
 ) -> npt.NDArray[np.float32]:
     size = affordable_batch(samples.x[0].size, BATCH)
     found = run_logits(session, interface, samples.x, size)
@@ -185,7 +183,6 @@ def _original_logits(
             f"{samples.source}: the original model gives logits that are not finite; check the "
             "preprocessing, or write a large negative number where it masks a class by -inf"
         )
-    _check_independent(session, interface, samples, logits, half=half)
     return logits
 
 

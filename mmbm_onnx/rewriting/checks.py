@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx
 
 from mmbm_onnx.errors import RewriteError
-from mmbm_onnx.graph.mapped import without_weights
+from mmbm_onnx.graph.validity import objection
 
 _PROTOBUF_LIMIT = 2**31
 
@@ -21,11 +21,8 @@ def check_written(proto: onnx.ModelProto) -> None:
     """
     if proto.ByteSize() >= _PROTOBUF_LIMIT:
         raise RewriteError("the rewritten graph exceeds 2 GB, which one ONNX message cannot hold")
-    try:
-        onnx.checker.check_model(without_weights(proto), full_check=True)
-    except Exception as error:  # checker and inference raise types of their own
-        text = " ".join(str(error).split())
-        raise RewriteError(f"the rewritten graph is not valid ONNX: {text}") from error
+    if text := objection(proto):
+        raise RewriteError(f"the rewritten graph is not valid ONNX: {text}")
 
 
 def check_signature(

@@ -170,7 +170,7 @@ class _Pair:
                 f"the model has a tensor named {taken[0]!r} already; rename it, or start from the "
                 "original if this is a detector"
             )
-        self._types = types = _types(proto)
+        self._types = types = value_types(infer(proto).graph)
         self.branch = Branch(
             surgeon,
             locate(surgeon, sites, bounds),
@@ -198,16 +198,13 @@ class _Pair:
         ops = Operators(surgeon, "mmbm_decision/")
         dtype = _logits_type(types, interface)
         branches = _producing(surgeon, interface.logits), self._bounded
-        if interface.single:
-            original, bounded = (
-                _two_columns(ops, logit, dtype, name)
-                for name, logit in zip(("original", "bounded"), branches, strict=True)
-            )
-        else:
-            original, bounded = (
-                _two_axes(ops, logits, types.get(interface.logits), name)
-                for name, logits in zip(("original", "bounded"), branches, strict=True)
-            )
+        rank = len(shape_of(types.get(interface.logits)) or ())
+        original, bounded = (
+            _two_columns(ops, logits, dtype, name)
+            if interface.single
+            else _two_axes(ops, logits, rank, name)
+            for name, logits in zip(("original", "bounded"), branches, strict=True)
+        )
         decision = decide(
             ops,
             original,
@@ -221,7 +218,7 @@ class _Pair:
         corrected = decision.logits
         if interface.single:
             corrected = _single_column(ops, corrected)
-        elif (rank := len(shape_of(types[interface.logits]) or ())) > 2:
+        elif rank > 2:
             shape = ops.constant(
                 "logits_shape", [-1, interface.classes, *[1] * (rank - 2)], np.int64
             )
@@ -240,15 +237,9 @@ class _Pair:
         return surgeon.export()
 
 
-def _types(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    return {**value_types(proto.graph), **value_types(infer(proto).graph)}
-
-
-def _two_axes(
-    ops: Operators, logits: gs.Tensor, kind: onnx.TypeProto | None, name: str
-) -> gs.Tensor:
+def _two_axes(ops: Operators, logits: gs.Tensor, rank: int, name: str) -> gs.Tensor:
     """Logits ``(n, classes)``, of a head that gives them as ``(n, classes, 1, 1)`` too."""
-    if len(shape_of(kind) or ()) <= 2:
+    if rank <= 2:
         return logits
     return ops.add("Flatten", logits, name=f"{name}_flat_logits", axis=1)
 

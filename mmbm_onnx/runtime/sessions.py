@@ -77,7 +77,7 @@ class Session:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._may_loop = isinstance(model, onnx.ModelProto) and _has_loop(model)
+        self._may_loop = isinstance(model, onnx.ModelProto) and _holds(model, "Loop")
         self._where = label or (str(model) if isinstance(model, Path) else "the model")
         source: str | bytes
         left_out: list[str] = []
@@ -175,7 +175,7 @@ def _share_weights(
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(folder)
     )
-    if any(node.op_type == "DequantizeLinear" for g in all_graphs(proto) for node in g.node):
+    if _holds(proto, "DequantizeLinear"):
         return []  # what is fused with it rounds otherwise, and is what runs in deployment
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
@@ -188,9 +188,9 @@ def _share_weights(
     return [] if has_halves(proto) else ["ConstantFolding"]
 
 
-def _has_loop(proto: onnx.ModelProto) -> bool:
-    """Whether a node of any graph or local function is a Loop."""
-    return any(node.op_type == "Loop" for graph in all_graphs(proto) for node in graph.node)
+def _holds(proto: onnx.ModelProto, operator: str) -> bool:
+    """Whether a node of any graph or local function is of that operator."""
+    return any(node.op_type == operator for graph in all_graphs(proto) for node in graph.node)
 
 
 def _way_out(model: onnx.ModelProto | bytes | Path, text: str) -> str:
