@@ -56,6 +56,14 @@ from .progress import ProgressBar
     help="One bound per channel or per tensor.",
 )
 @click.option(
+    "--fold",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Fold bounds per channel into weights, so that they cost no time: where it can be done, "
+    "all or an error, or never, so that no weight changes.",
+)
+@click.option(
     "--false-positive-rate",
     type=Fraction(),
     default=0.01,

@@ -6,6 +6,7 @@ import click
 
 from mmbm_onnx import __version__
 
+from .bench import bench
 from .errors import EXIT_STATUS, Group
 from .harden import harden
 from .inspect import inspect
@@ -31,3 +32,4 @@ def main() -> None:
 main.add_command(harden)
 main.add_command(verify)
 main.add_command(inspect)
+main.add_command(bench)

@@ -83,6 +83,21 @@ class Numbers(Type):
         return tuple(numbers)
 
 
+class Counts(Type):
+    """Whole numbers from 1 on, separated by commas."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse them."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a list of whole numbers such as 1,8", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
 class Size(Type):
     """Pixels: HEIGHTxWIDTH, or one number."""
 
@@ -170,14 +185,19 @@ def model_options(command: Command) -> Command:
     return _all(options, command)
 
 
+def provider_option(command: Command) -> Command:
+    """What ONNX Runtime runs on."""
+    return click.option(
+        "--provider",
+        metavar="NAME",
+        help="Execution provider of ONNX Runtime: cpu, cuda, ...  [default: cpu]",
+    )(command)
+
+
 def runtime_options(command: Command) -> Command:
     """Where ONNX Runtime runs."""
     options: list[Decorator[Any]] = [
-        click.option(
-            "--provider",
-            metavar="NAME",
-            help="Execution provider of ONNX Runtime: cpu, cuda, ...  [default: cpu]",
-        ),
+        provider_option,
         click.option(
             "--threads",
             type=click.IntRange(min=1),

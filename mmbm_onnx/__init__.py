@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mmbm_onnx.api.benching import bench
     from mmbm_onnx.api.hardening import harden
     from mmbm_onnx.api.inspecting import inspect
     from mmbm_onnx.api.verifying import verify
     from mmbm_onnx.data import Preprocessing
     from mmbm_onnx.errors import MmbmError
+    from mmbm_onnx.evaluation.bench import BenchResult
     from mmbm_onnx.evaluation.verification import VerifyResult
     from mmbm_onnx.pipeline.result import HardenResult
     from mmbm_onnx.report.inspection import Inspection
     from mmbm_onnx.types import Bounds, Progress, Samples, Site
 
 _HOMES = {
+    "BenchResult": "mmbm_onnx.evaluation.bench",
     "Bounds": "mmbm_onnx.types",
     "HardenResult": "mmbm_onnx.pipeline.result",
     "Inspection": "mmbm_onnx.report.inspection",
@@ -33,12 +36,14 @@ _HOMES = {
     "Samples": "mmbm_onnx.types",
     "Site": "mmbm_onnx.types",
     "VerifyResult": "mmbm_onnx.evaluation.verification",
+    "bench": "mmbm_onnx.api.benching",
     "harden": "mmbm_onnx.api.hardening",
     "inspect": "mmbm_onnx.api.inspecting",
     "verify": "mmbm_onnx.api.verifying",
 }
 
 __all__ = [
+    "BenchResult",
     "Bounds",
     "HardenResult",
     "Inspection",
@@ -49,6 +54,7 @@ __all__ = [
     "Site",
     "VerifyResult",
     "__version__",
+    "bench",
     "harden",
     "inspect",
     "verify",

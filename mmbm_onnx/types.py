@@ -16,6 +16,8 @@ BoolArray = npt.NDArray[np.bool_]
 Head = Literal["logits", "softmax", "log_softmax", "logit", "sigmoid"]
 SINGLE_HEADS: tuple[Head, ...] = ("logit", "sigmoid")
 Granularity = Literal["channel", "tensor"]
+Choice = Literal["auto", "always", "never"]
+Fold = Choice
 
 FLAGGED = "mmbm_flagged"
 P_VALUE = "mmbm_p_value"

@@ -59,8 +59,8 @@ def measure_latency(
     Graphs whose weights stay in their files (``graph.mapped``) are timed two at a time, the first
     and another one, since each that is loaded looks at all of its weights.
 
-    Threads that have no work do not spin: those of one graph would slow the next one down, by more
-    than the graphs differ.
+    Inputs are where the provider computes, and outputs stay there. Threads that have no work do
+    not spin: those of one graph would slow the next one down, by more than the graphs differ.
 
     Args:
         graphs: Role to graph; the first is what the others are compared with.
@@ -81,7 +81,7 @@ def measure_latency(
     if not graphs or not sizes or min(sizes) < 1 or seconds <= 0:
         raise OptionError("latency needs a graph, batch sizes of at least 1 and some time")
     rng = np.random.default_rng(seed)
-    batches = {size: _batch(interface, x, size, rng) for size in sizes}
+    batches = {size: batch_of(interface, x, size, rng) for size in sizes}
     first, *others = graphs
     together = [list(graphs)]
     if others and any(mapped(proto) for proto in graphs.values()):
@@ -121,9 +121,14 @@ def _latencies(
     return results
 
 
-def _batch(
+def batch_of(
     interface: Interface, x: npt.NDArray[Any] | None, size: int, rng: np.random.Generator
 ) -> npt.NDArray[Any]:
+    """A batch of samples drawn from ``x``, or of numbers from the unit interval.
+
+    Raises:
+        DataError: As ``measure_latency``.
+    """
     if x is not None:
         if len(x) == 0:
             raise DataError("latency: no samples to draw from")
@@ -139,15 +144,16 @@ def _rounds(
     sessions: Mapping[str, Session], feed: Mapping[str, npt.NDArray[Any]], seconds: float
 ) -> npt.NDArray[np.float64]:
     """Seconds of each run, ``(rounds, sessions)``; each session has run once before."""
-    for session in sessions.values():
-        session.run(None, feed)
+    runs = [session.bound(feed) for session in sessions.values()]
+    for run in runs:
+        run()
     rows: list[list[float]] = []
     end = time.perf_counter() + seconds
     while len(rows) < _MOST_ROUNDS and (len(rows) < _LEAST_ROUNDS or time.perf_counter() < end):
         row = []
-        for session in sessions.values():
+        for run in runs:
             start = time.perf_counter()
-            session.run(None, feed)
+            run()
             row.append(time.perf_counter() - start)
         rows.append(row)
     return np.asarray(rows, np.float64)

@@ -10,6 +10,7 @@ import onnx
 from mmbm_onnx.evaluation.compare import bounds_in, signature_differences
 from mmbm_onnx.evaluation.gates import Gate, holds
 from mmbm_onnx.evaluation.sameness import changed_node, changed_weight
+from mmbm_onnx.evaluation.unfolding import Unfolded
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.provenance import PREFIX, read_provenance
 from mmbm_onnx.graph.read import OnnxModel
@@ -23,7 +24,12 @@ BOUNDS = "bounds"
 
 
 def structure_gates(
-    role: str, original: OnnxModel, written: OnnxModel, *, appended: Sequence[str] = ()
+    role: str,
+    original: OnnxModel,
+    written: OnnxModel,
+    *,
+    unfolded: Unfolded | None = None,
+    appended: Sequence[str] = (),
 ) -> tuple[list[Gate], int]:
     """Judge ``written`` as a graph made from ``original``.
 
@@ -31,6 +37,7 @@ def structure_gates(
         role: ``"hardened"`` or ``"detector"``; begins the gates' names.
         original: The model that was hardened.
         written: The graph made from it.
+        unfolded: Of the hardened graph: with its bounds as they were before they were folded.
         appended: Outputs that must follow the original's.
 
     Returns:
@@ -43,11 +50,11 @@ def structure_gates(
         _valid(role, written),
         _signature(role, original, written, appended),
         _provenance(role, original, written),
-        _unchanged(role, inlined, written),
+        _unchanged(role, inlined, unfolded or Unfolded(written.proto)),
     ]
     if role != "hardened":
         return gates, 0
-    gate, count = _bounds(role, inlined, written)
+    gate, count = _bounds(role, inlined, unfolded or Unfolded(written.proto))
     return [*gates, gate], count
 
 
@@ -75,17 +82,21 @@ def _provenance(role: str, original: OnnxModel, written: OnnxModel) -> Gate:
     return holds(name, True, f"made from the original {stated[:12]}...")
 
 
-def _unchanged(role: str, inlined: onnx.ModelProto, written: OnnxModel) -> Gate:
+def _unchanged(role: str, inlined: onnx.ModelProto, written: Unfolded) -> Gate:
+    if written.difference:
+        return holds(f"{role}_unchanged", False, written.difference)
     found = changed_weight(inlined, written.proto)
     what = "weights"
     if role == "hardened":
         sites = frozenset(site.tensor for site in find_sites(inlined).sites)
         found = found or changed_node(inlined, written.proto, sites)
         what = "weights and nodes, bounds aside,"
+        if written.folded:
+            what = "weights and nodes, bounds folded into them aside,"
     return holds(f"{role}_unchanged", not found, found or f"{what} are the original's")
 
 
-def _bounds(role: str, inlined: onnx.ModelProto, written: OnnxModel) -> tuple[Gate, int]:
+def _bounds(role: str, inlined: onnx.ModelProto, written: Unfolded) -> tuple[Gate, int]:
     name = f"{role}_bounds"
     found = bounds_in(inlined, written.proto)
     count = len(found)

@@ -26,6 +26,8 @@ from mmbm_onnx.evaluation.predictions import (
 )
 from mmbm_onnx.evaluation.quality import Limits, attack_gate, detector_gates, quality_gates
 from mmbm_onnx.evaluation.structure import structure_gates
+from mmbm_onnx.evaluation.unfolding import unfold
+from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.mapped import check_unchanged
 from mmbm_onnx.graph.read import OnnxModel
@@ -174,7 +176,8 @@ def verify_graphs(
     if plausible:
         warnings = [*warnings, *_check_plausible(base, samples, interface)]
     before = original_figures(base, samples, triggered)
-    gates, bounds = structure_gates("hardened", original, hardened)
+    unfolded = unfold(inline_activation_functions(original.proto)[0], hardened.proto)
+    gates, bounds = structure_gates("hardened", original, hardened, unfolded=unfolded)
     after: dict[str, Figures] = {}
     bounded: Answers | None = None
     if _runnable(gates):
@@ -194,7 +197,7 @@ def verify_graphs(
         )
     if detector is not None:
         judged, _ = structure_gates("detector", original, detector, appended=DETECTOR_OUTPUTS)
-        judged.append(detector_bounds(original.proto, hardened.proto, detector.proto, interface))
+        judged.append(detector_bounds(original.proto, unfolded.proto, detector.proto, interface))
         if _runnable(judged):
             answers, _ = answer(detector, verdicts=True)
             assert isinstance(answers.clean, Verdicts)

@@ -22,6 +22,7 @@ from mmbm_onnx.learning.checkpoint import Checkpoint, fingerprint
 from mmbm_onnx.learning.fit import Learned, learn_bounds
 from mmbm_onnx.learning.settings import Settings
 from mmbm_onnx.learning.statistics import reached_sites
+from mmbm_onnx.pipeline.bounding import Bounding
 from mmbm_onnx.pipeline.clock import Clock
 from mmbm_onnx.pipeline.devices import torch_settings
 from mmbm_onnx.pipeline.pairing import Paired
@@ -32,12 +33,13 @@ from mmbm_onnx.report.json_report import harden_report
 from mmbm_onnx.report.pieces import (
     DetectorPart,
     Execution,
+    Folding,
     Method,
     Parity,
     Tool,
     summarize_site,
 )
-from mmbm_onnx.types import Granularity, Interface, Samples, Site, Uncovered
+from mmbm_onnx.types import Fold, Granularity, Interface, Samples, Site, Uncovered
 
 _PARITY_SAMPLES = 8
 _SMALLEST_BATCH = 8  # that learning is tried with where memory is short
@@ -57,6 +59,7 @@ class Pipeline:
     provider: str | None
     threads: int | None
     seed: int
+    fold: Fold = "auto"
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0
     resume: bool = False
@@ -78,14 +81,12 @@ class Pipeline:
                 )
             with clock.phase("learn", told=False):
                 sites, unreached = self._reached(classifier, fit, prepared.report.sites)
-                rehearse(proto, interface, sites, detector=self.wants_detector)
+                bounding = Bounding(proto, interface, sites, self.fold, self.provider)
+                rehearse(bounding, self.granularity, detector=self.wants_detector)
                 learned, settings = self._learn(classifier, prepared, sites, clock)
             with clock.phase("write"):
                 written = write_graphs(
-                    model=model,
-                    proto=proto,
-                    interface=interface,
-                    sites=sites,
+                    bounding=bounding,
                     learned=learned,
                     classifier=classifier,
                     fit=fit,
@@ -106,7 +107,7 @@ class Pipeline:
                 figures = _figures(answers, calibration)
                 latency = self._latency(proto, written, interface, calibration)
         gates = self._gates(figures, answers)
-        warnings = (*prepared.warnings, *learned.warnings)
+        warnings = (*prepared.warnings, *learned.warnings, *written.bounded.warnings)
         if paired is not None:
             warnings += paired.warnings
         return HardenResult(
@@ -125,6 +126,7 @@ class Pipeline:
                         learned.bounds[site.tensor],
                         clean_max=written.clean_max[site.tensor],
                         share_above=written.share_above[site.tensor],
+                        folded=site.tensor in written.bounded.folded,
                     )
                     for site in sites
                 ],
@@ -135,8 +137,13 @@ class Pipeline:
                 execution=Execution(
                     str(self.device), self.provider, prepared.providers, self.threads
                 ),
+                folding=Folding(
+                    self.fold,
+                    written.bounded.depthwise,
+                    written.bounded.obstacle or None,
+                ),
                 parity=Parity(
-                    parity.max_relative_difference, written.torch_difference, parity.tolerance
+                    parity.max_relative_difference, written.bounded.difference, parity.tolerance
                 ),
                 seed=self.seed,
                 seconds=clock.seconds,

@@ -23,6 +23,7 @@ from mmbm_onnx.report.pieces import (
     CleanSet,
     DetectorPart,
     Execution,
+    Folding,
     Method,
     Parity,
     Tool,
@@ -46,6 +47,7 @@ def harden_report(
     detector: DetectorPart | None,
     latency: Sequence[Latency],
     execution: Execution,
+    folding: Folding,
     parity: Parity,
     seed: int,
     seconds: Mapping[str, float],
@@ -67,6 +69,7 @@ def harden_report(
         detector: How the detector decides, or None without one.
         latency: Of all graphs.
         execution: Where everything ran.
+        folding: How bounds were written.
         parity: Of torch with ONNX Runtime.
         seed: Of the split, the learning and the latency inputs.
         seconds: Phase to the time it took, in seconds.
@@ -94,6 +97,7 @@ def harden_report(
         },
         "clean_set": clean_set,
         "method": method,
+        "folding": folding,
         "sites": [_site(entry) for entry in sites],
         "uncovered": list(uncovered),
         "coverage": coverage(len(sites), len(uncovered)),
@@ -185,4 +189,5 @@ def _site(entry: BoundedSite) -> dict[str, Any]:
         "bound_max": entry.bound_max,
         "clean_max": entry.clean_max,
         "share_above": entry.share_above,
+        "folded": entry.folded,
     }

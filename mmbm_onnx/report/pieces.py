@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mmbm_onnx.types import Granularity, Site
+from mmbm_onnx.types import Fold, Granularity, Site
 
 LIBRARIES = ("numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "onnxruntime-gpu", "torch")
 
@@ -55,6 +55,7 @@ class BoundedSite:
         bound_max: Largest bound.
         clean_max: Largest activation on the calibration split.
         share_above: Share of the calibration split's activations above their bound, a fraction.
+        folded: Whether the bounds are folded into weights, with one limit for all channels left.
     """
 
     site: Site
@@ -64,10 +65,16 @@ class BoundedSite:
     bound_max: float
     clean_max: float
     share_above: float
+    folded: bool = False
 
 
 def summarize_site(
-    site: Site, bound: npt.NDArray[Any], *, clean_max: float, share_above: float
+    site: Site,
+    bound: npt.NDArray[Any],
+    *,
+    clean_max: float,
+    share_above: float,
+    folded: bool = False,
 ) -> BoundedSite:
     """Summary of one site's bounds, shape ``(channels,)`` or ``()``."""
     values = np.asarray(bound, np.float64).reshape(-1)
@@ -79,6 +86,7 @@ def summarize_site(
         bound_max=float(values.max()),
         clean_max=float(clean_max),
         share_above=float(share_above),
+        folded=folded,
     )
 
 
@@ -115,6 +123,21 @@ class Method:
     name: str
     granularity: Granularity
     settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Folding:
+    """How bounds per channel were written into the hardened graph.
+
+    Attributes:
+        requested: Whether they were to be folded into weights.
+        depthwise: Whether depthwise convolutions were allowed for that.
+        obstacle: Why none is folded, where something stands in the way of all.
+    """
+
+    requested: Fold
+    depthwise: bool
+    obstacle: str | None
 
 
 @dataclass(frozen=True, slots=True)

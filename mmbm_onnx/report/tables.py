@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmbm_onnx.evaluation.bench import BenchResult, machine
 from mmbm_onnx.evaluation.figures import Figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.verification import VerifyResult
@@ -55,7 +56,10 @@ def harden_summary(report: Mapping[str, Any], *, report_path: Path | None = None
                 f"{method['name']}, per {method['granularity']}, seed {report['seed']}, "
                 f"{seconds:.1f} s on {execution['device']}",
             ),
-            ("covered", _covered(len(report["sites"]), len(report["uncovered"]))),
+            (
+                "covered",
+                _covered(len(report["sites"]), len(report["uncovered"])) + _folded(report["sites"]),
+            ),
             ("detector", _detector_line(report["detector"])),
             ("stops", _attacks(report["benchmark"], "stopped")),
             ("misses", _attacks(report["benchmark"], "missed")),
@@ -103,6 +107,48 @@ def verify_summary(result: VerifyResult) -> str:
     parts = [head, _figures_table(figures, columns), gates_table(result.gates)]
     verdict = "all gates hold" if result.passed else "a gate failed"
     return "\n\n".join([*parts, f"{'PASS' if result.passed else 'FAIL'}: {verdict}"])
+
+
+def bench_summary(result: BenchResult) -> str:
+    """What graphs cost, for people."""
+    first = result.files[0].path
+    kind = machine()
+    head = pairs(
+        [
+            ("original", shorten(first, 60)),
+            ("machine", f"{kind['processor']}, {kind['processors']} processors, {kind['system']}"),
+            ("providers", ", ".join(result.providers)),
+        ]
+    )
+    rows = [
+        (
+            shorten(timing.latency.graph),
+            str(timing.latency.batch_size),
+            "auto" if timing.threads is None else str(timing.threads),
+            f"{1000 * timing.latency.seconds:.2f} ms",
+            f"{timing.latency.ratio:.3f} x",
+            f"{timing.latency.ratio_low:.3f} to {timing.latency.ratio_high:.3f}",
+            str(timing.latency.rounds),
+        )
+        for timing in result.timings
+    ]
+    headers = ("graph", "batch", "threads", "median", "ratio", "its quartiles", "rounds")
+    parts = [head, table(headers, rows, "lrrrrrr")]
+    if any(file.peak_memory is not None for file in result.files):
+        sizes = [
+            (
+                shorten(file.path),
+                "-" if file.peak_memory is None else f"{file.peak_memory / 2**20:.0f} MiB",
+                "-" if file.memory_ratio is None else f"{file.memory_ratio:.2f} x",
+            )
+            for file in result.files
+        ]
+        parts.append(table(("graph", "peak memory", "ratio"), sizes, "lrr"))
+    if result.max_ratio is not None:
+        worst = max(timing.latency.ratio for timing in result.timings)
+        verdict = "PASS" if result.passed else "FAIL"
+        parts.append(f"{verdict}: the worst ratio is {worst:.3f}, at most {result.max_ratio:g}")
+    return "\n\n".join(parts)
 
 
 def inspection_summary(inspection: Inspection) -> str:
@@ -182,6 +228,11 @@ def _figures_table(figures: Mapping[str, Figures], columns: Sequence[tuple[str, 
     ]
     headers = ("graph", *(name for name, _ in columns))
     return table(headers, rows, "l" + "r" * len(columns))
+
+
+def _folded(sites: Sequence[Mapping[str, Any]]) -> str:
+    count = sum(site["folded"] for site in sites)
+    return f", bounds of {count} folded into weights" if count else ""
 
 
 def _detector_line(detector: Mapping[str, Any] | None) -> str:

@@ -69,6 +69,15 @@ def tensor_job(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture(scope="session")
+def plain_job(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """``harden`` with bounds per channel that are not folded into weights."""
+    folder = tmp_path_factory.mktemp("plain")
+    shutil.copy(case.model, folder)
+    args = ("harden", "model.onnx", "--clean-dir", case.npz, "--fold", "never")
+    return Job(folder, mmbm(*args, *QUICK, cwd=folder))
+
+
+@pytest.fixture(scope="session")
 def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which importing torch fails."""
     folder = tmp_path_factory.mktemp("without")

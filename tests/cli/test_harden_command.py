@@ -97,6 +97,7 @@ def test_defaults_go_beside_the_model(run, files, api) -> None:
     assert api.options == {
         "method": "mmac-universal",
         "granularity": "channel",
+        "fold": "auto",
         "detector": True,
         "false_positive_rate": 0.01,
         "max_accuracy_drop": 0.02,
@@ -130,7 +131,16 @@ def test_every_option_reaches_the_api(run, files, api) -> None:
         *("--false-positive-rate", "0.05", "--max-accuracy-drop", "0", "--min-accuracy", "0.9"),
         *("--input", "x", "--logits", "y", "--device", "cpu", "--provider", "cuda"),
         *("--threads", "2", "--seed", "7", "--epochs", "3", "--batch-size", "9"),
-        *("--calibration-fraction", "0.25", "-o", files / "a", "--report", files / "b"),
+        *(
+            "--calibration-fraction",
+            "0.25",
+            "--fold",
+            "never",
+            "-o",
+            files / "a",
+            "--report",
+            files / "b",
+        ),
         *("--checkpoint-every", "5", "--resume"),
     )
     assert result.exit_code == 0, result.output
@@ -138,6 +148,7 @@ def test_every_option_reaches_the_api(run, files, api) -> None:
     assert api.options == {
         "method": "mmbm",
         "granularity": "tensor",
+        "fold": "never",
         "detector": False,
         "false_positive_rate": 0.05,
         "max_accuracy_drop": 0.0,

@@ -61,6 +61,14 @@ def test_verify_runs_without_torch(files) -> None:
     assert {"onnx", "onnxruntime"} <= loaded
 
 
+def test_bench_runs_without_torch(files) -> None:
+    status, loaded = loaded_by(
+        "bench", files / "original.onnx", files / "hardened.onnx", "--seconds", "0.05"
+    )
+    assert status == 0
+    assert "torch" not in loaded
+
+
 def test_inspect_runs_without_torch_and_without_onnx_runtime(files) -> None:
     status, loaded = loaded_by("inspect", files / "original.onnx")
     assert status == 0
@@ -79,7 +87,7 @@ def test_help_answers_at_once() -> None:
     assert min(times) < 2
 
 
-@pytest.mark.parametrize("command", [[], ["harden"], ["verify"], ["inspect"]])
+@pytest.mark.parametrize("command", [[], ["harden"], ["verify"], ["inspect"], ["bench"]])
 def test_exit_statuses_are_documented(run, command: list[str]) -> None:
     text = run(*command, "--help").stdout
     lines = [line.split(maxsplit=1) for line in text.split("Exit status:")[1].splitlines() if line]
@@ -89,7 +97,7 @@ def test_exit_statuses_are_documented(run, command: list[str]) -> None:
 def test_harden_has_every_option(run) -> None:
     text = run("harden", "--help").stdout
     options = """
-        --clean-dir --output --detector-output --no-detector --report --method --granularity
+        --clean-dir --output --detector-output --no-detector --report --method --granularity --fold
         --false-positive-rate --max-accuracy-drop --min-accuracy --preprocess --mean --std --scale
         --resize --crop --resample --channel-order --layout --input --logits --device --provider
         --seed --epochs --batch-size --calibration-fraction --threads --format --force --quiet

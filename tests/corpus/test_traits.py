@@ -23,12 +23,13 @@ from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.read import read_model
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.rewriting.checks import check_signature, check_written
-from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
+from mmbm_onnx.rewriting.detector import build_detector
+from mmbm_onnx.rewriting.folding.fold import fold_bounds
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.runtime.batches import run_logits
 from mmbm_onnx.runtime.sessions import Session
-from mmbm_onnx.types import Bounds
+from mmbm_onnx.types import DETECTOR_OUTPUTS, Bounds
 
 SAMPLES = 40
 
@@ -72,6 +73,17 @@ def test_it_is_read_executed_bounded_and_paired(name: str, tmp_path: Path) -> No
     session = Session(with_outputs(hardened, [face.logits]), threads=1)
     found = run_logits(session, face, x)
     assert relative_difference(found, bounded.detach().numpy()) <= known.tolerance
+
+    for depthwise in (True, False):
+        folded = fold_bounds(proto, sites, arrays, depthwise=depthwise, unscaled=(face.logits,))
+        assert sorted([*folded.folded, *folded.kept]) == sorted(arrays)
+        if depthwise:
+            assert len(folded.folded) == (len(sites) if known.folded is None else known.folded)
+        check_written(folded.proto)
+        check_signature(proto, folded.proto, folded=True)
+        session = Session(with_outputs(folded.proto, [face.logits]), threads=1)
+        again = run_logits(session, face, x)
+        assert relative_difference(again, found) <= 1e-5
 
     before = predict(Session(original, threads=1), face, x)
     null = fit_null(np.linspace(-1, 2, 99).astype(np.float32), 0.3)

@@ -27,6 +27,7 @@ class Trait:
         dtype: Of the input.
         below: Of an integer input, what all of them are less than.
         tolerance: Of the hardened graph against torch, relative to the largest logit.
+        folded: Bounds of how many activations can be folded into weights; None for all.
     """
 
     build: Callable[[], onnx.ModelProto]
@@ -37,6 +38,7 @@ class Trait:
     dtype: Any = np.float32
     below: int | None = None
     tolerance: float = 1e-4
+    folded: int | None = None
 
     def samples(self, count: int) -> np.ndarray:
         """Random ones, ``(count, *shape)``."""
@@ -105,7 +107,7 @@ def plain(**options: Any) -> onnx.ModelProto:
     return model(CONVOLUTIONAL.format(x="x"), **options)
 
 
-@trait("initializers that are inputs, IR 3")
+@trait("initializers that are inputs, IR 3", folded=0)
 def ir_3() -> onnx.ModelProto:
     proto = plain(opset=9, ir=3)
     for name, value in WEIGHTS.items():
@@ -169,7 +171,7 @@ def normalised() -> onnx.ModelProto:
     return model(body, weights=weights)
 
 
-@trait("Relus in the branches of an If", sites=3)
+@trait("Relus in the branches of an If", folded=1, sites=3)
 def branches() -> onnx.ModelProto:
     body = """
         c1 = Conv <pads = [1, 1, 1, 1]> (x, w1)
@@ -240,19 +242,19 @@ FULLY_CONVOLUTIONAL = """
 SPREAD = {**WEIGHTS, "w4": weight((CLASSES, 5, 3, 3), 4)}
 
 
-@trait("scores per pixel, averaged, softmax over channels")
+@trait("scores per pixel, averaged, softmax over channels", folded=1)
 def spread() -> onnx.ModelProto:
     body = FULLY_CONVOLUTIONAL.format("y = Softmax <axis = 1> (scores)")
     return model(body, outputs=f"float[N, {CLASSES}, 1, 1] y", weights=SPREAD)
 
 
-@trait("logits of four axes, opset 9")
+@trait("logits of four axes, opset 9", folded=1)
 def spread_logits() -> onnx.ModelProto:
     body = FULLY_CONVOLUTIONAL.format("y = Identity (scores)")
     return model(body, outputs=f"float[N, {CLASSES}, 1, 1] y", weights=SPREAD, opset=9)
 
 
-@trait("a softmax of four axes that is flattened")
+@trait("a softmax of four axes that is flattened", folded=1)
 def flattened() -> onnx.ModelProto:
     body = FULLY_CONVOLUTIONAL.format("p = Softmax (scores) y = Flatten (p)")
     return model(body, outputs=f"float[N, {CLASSES}] y", weights=SPREAD, opset=12)
@@ -279,13 +281,13 @@ def bare_logit() -> onnx.ModelProto:
     return plain(outputs="float[N, 1] logits", weights={**WEIGHTS, "w3": SINGLE})
 
 
-@trait("features and classes beside the logits")
+@trait("features and classes beside the logits", folded=1)
 def several_outputs() -> onnx.ModelProto:
     outputs = f"float[N, 7, 1, 1] p, float[N, {CLASSES}] logits, int64[N] k"
     return head("k = ArgMax <axis = 1, keepdims = 0> (logits)", outputs)
 
 
-@trait("an activation that is an output")
+@trait("an activation that is an output", folded=1)
 def output_activation() -> onnx.ModelProto:
     return plain(outputs=f"float[N, {CLASSES}] logits, float[N, 7, 4, 4] r2")
 
@@ -315,12 +317,12 @@ def of_type(kind: str, dtype: Any) -> onnx.ModelProto:
     )
 
 
-@trait("float16 throughout", dtype=np.float16, tolerance=2e-2)
+@trait("float16 throughout", folded=0, dtype=np.float16, tolerance=2e-2)
 def halves() -> onnx.ModelProto:
     return of_type("float16", np.float16)
 
 
-@trait("float16 within float32", tolerance=2e-2)
+@trait("float16 within float32", folded=0, tolerance=2e-2)
 def halves_inside() -> onnx.ModelProto:
     body = "x16 = Cast <to = 10> (x)" + CONVOLUTIONAL.format(x="x16")
     body = body.replace("logits =", "l16 =") + "logits = Cast <to = 1> (l16)"
@@ -328,7 +330,7 @@ def halves_inside() -> onnx.ModelProto:
     return model(body, weights=weights)
 
 
-@trait("float64 throughout", dtype=np.float64, shape=(6,))
+@trait("float64 throughout", folded=0, dtype=np.float64, shape=(6,))
 def doubles() -> onnx.ModelProto:
     body = """
         a = MatMul (x, w1) r1 = Relu (a)
@@ -492,7 +494,7 @@ def looped() -> onnx.ModelProto:
     return proto
 
 
-@trait("TensorFlow's activations, and padding of its own", shape=(6, 6, 2))
+@trait("TensorFlow's activations, and padding of its own", folded=1, shape=(6, 6, 2))
 def tensorflow() -> onnx.ModelProto:
     body = """
         xt = Transpose <perm = [0, 3, 1, 2]> (x)

@@ -77,11 +77,11 @@ def test_senseless_options_are_refused(options: dict[str, object]) -> None:
 
 
 def test_the_inputs_follow_the_seed() -> None:
-    from mmbm_onnx.evaluation.latency import _batch
+    from mmbm_onnx.evaluation.latency import batch_of
 
     interface = find_interface(toy_models.original_proto())
     first, again, other = (
-        _batch(interface, None, 4, np.random.default_rng(seed)) for seed in (1, 1, 2)
+        batch_of(interface, None, 4, np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import toy_models
 
+from mmbm_onnx.evaluation.bench import bench_graphs
 from mmbm_onnx.evaluation.figures import Figures
 from mmbm_onnx.evaluation.gates import at_most, holds
 from mmbm_onnx.evaluation.latency import Latency
@@ -26,6 +27,7 @@ from mmbm_onnx.report.pieces import (
     CleanSet,
     DetectorPart,
     Execution,
+    Folding,
     Method,
     Parity,
     Tool,
@@ -37,7 +39,12 @@ from mmbm_onnx.report.tables import harden_summary
 from mmbm_onnx.types import Uncovered
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "report-schema.md"
-SCHEMAS: tuple[SchemaName, ...] = ("harden-report-1", "verify-report-1", "inspection-1")
+SCHEMAS: tuple[SchemaName, ...] = (
+    "harden-report-1",
+    "verify-report-1",
+    "inspection-1",
+    "bench-report-1",
+)
 
 
 def pieces() -> dict[str, Any]:
@@ -65,6 +72,7 @@ def pieces() -> dict[str, Any]:
             for role, ratio in (("original", 1.0), ("hardened", 1.02), ("detector", 1.9))
         ],
         "execution": Execution("cpu", None, ("CPUExecutionProvider",)),
+        "folding": Folding("auto", True, None),
         "parity": Parity(1e-7, 2e-7, 1e-4),
         "seed": 0,
         "seconds": {"learn": 1.5, "write": 0.5},
@@ -112,6 +120,14 @@ def test_the_schema_notices_what_is_missing_unknown_or_out_of_range() -> None:
         spoil(told)
         with pytest.raises(jsonschema.ValidationError):
             valid(told)
+
+
+def test_a_comparison_of_costs_validates_against_its_schema() -> None:
+    models = [replace(make(), path=None) for make in (toy_models.original, toy_models.hardened)]
+    graphs = [replace(model, path=Path(f"{i}.onnx")) for i, model in enumerate(models)]
+    result = bench_graphs(graphs, seconds=0.02, batch_sizes=(1, 2), threads=(1,), memory=False)
+    valid(result.to_dict(), "bench-report-1")
+    valid(replace(result, max_ratio=1.5).to_dict(), "bench-report-1")
 
 
 def test_a_verification_validates_against_its_schema() -> None:

@@ -1,0 +1,1 @@
+"""What hardened and detector graphs cost at inference, for usual networks and for the victims."""

@@ -1,0 +1,121 @@
+"""Time hardened and detector graphs beside the original, network by network.
+
+    python -m benchmarks.latency
+
+Needs torchvision for the larger networks: pip install --no-deps torchvision==0.28.0. Writes
+``latency-<provider>.json`` and ``.md`` to ``benchmarks/results``. Compare ratios of one run only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.latency.graphs import graphs
+from benchmarks.latency.networks import NAMES, build
+from mmbm_onnx.evaluation.bench import machine
+from mmbm_onnx.evaluation.latency import measure_latency
+from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.report.pieces import library_versions
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+_TOLD = {"min": "hardened, `--fold never`", "hardened": "hardened", "detector": "detector"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NETWORK")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=10.0, help="per batch size and threads")
+    parser.add_argument("--provider", default="cpu")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where results go")
+    options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    rows: list[dict[str, Any]] = []
+    for name in options.only:
+        rows += measure(name, options.batch, options.threads, options.seconds, options.provider)
+        gc.collect()
+    result = {
+        "machine": machine(),
+        "libraries": library_versions(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "provider": options.provider,
+        "rows": rows,
+    }
+    target = options.folder / f"latency-{options.provider}"
+    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    text = render(result)
+    target.with_suffix(".md").write_text(text)
+    print(text, end="")
+
+
+def measure(
+    name: str, sizes: Sequence[int], threads: Sequence[int], seconds: float, provider: str
+) -> list[dict[str, Any]]:
+    """Times of one network's graphs."""
+    network = build(name)
+    made = graphs(network)
+    x = np.random.default_rng(1).random((max(sizes), *network.shape), np.float32)
+    rows = []
+    for count in threads:
+        found = measure_latency(
+            made,
+            find_interface(network.proto),
+            x=x,
+            batch_sizes=sizes,
+            seconds=seconds * len(sizes),
+            provider=provider,
+            threads=count,
+        )
+        rows += [{"network": name, "threads": count, **asdict(latency)} for latency in found]
+        for row in rows[-len(found) :]:
+            print(f"{name} {row['graph']} batch {row['batch_size']} threads {count}: "
+                  f"{row['ratio']:.3f}", flush=True)  # fmt: skip
+    return rows
+
+
+def render(result: dict[str, Any]) -> str:
+    """Tables in Markdown: ratios of times to the original's, and their quartiles."""
+    rows = result["rows"]
+    kind, libraries = result["machine"], result["libraries"]
+    runtime = libraries.get("onnxruntime") or libraries.get("onnxruntime-gpu")
+    columns = sorted({(row["threads"], row["batch_size"]) for row in rows})
+    heads = [f"{t} thread{'s' * (t > 1)}, batch {size}" for t, size in columns]
+    lines = [
+        "# Time at inference",
+        "",
+        "Of the original's, median of runs in turns (quartiles in brackets), in ONNX Runtime "
+        f"{runtime} on {result['provider']}; {kind['processor']}, {kind['processors']} processors, "
+        f"{kind['system']}; {result['date']}. By `python -m benchmarks.latency"
+        f"{'' if result['provider'] == 'cpu' else ' --provider ' + result['provider']}`.",
+    ]
+    for graph, told in _TOLD.items():
+        lines += ["", f"## The {told} graph" if graph != "min" else f"## {told.capitalize()}", ""]
+        lines += [f"| network | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+        of_graph = [row for row in rows if row["graph"] == graph]
+        for name in dict.fromkeys(row["network"] for row in of_graph):
+            cells = [
+                f"{row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
+                for place in columns
+                for row in of_graph
+                if row["network"] == name and (row["threads"], row["batch_size"]) == place
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        ratios = [row["ratio"] for row in of_graph]
+        lines += ["", f"Mean {fmean(ratios):.3f}, worst {max(ratios):.3f}."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The graphs that are timed beside the original."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from benchmarks.latency.networks import Network
+from mmbm_onnx.execution.classifier import Classifier
+from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.sites import find_sites
+from mmbm_onnx.learning.fit import Learned
+from mmbm_onnx.learning.statistics import activation_statistics
+from mmbm_onnx.pipeline.pairing import Pairing
+from mmbm_onnx.pipeline.runner import Runner
+from mmbm_onnx.rewriting.folding.fold import fold_bounds
+from mmbm_onnx.rewriting.harden import insert_bounds
+from mmbm_onnx.types import Bounds, Samples
+
+_SAMPLES = 120  # half of them for the detector's distances, half for its null
+_BATCH = 8
+_RATE = 0.01
+
+
+def graphs(network: Network) -> dict[str, onnx.ModelProto]:
+    """The original; hardened with Min and with bounds folded; the detector.
+
+    Bounds are where learning starts: each channel's mean and standard deviation on noise. What
+    they are does not change what they cost.
+    """
+    proto = network.proto
+    interface = find_interface(proto)
+    sites = find_sites(proto, logits=interface.logits).sites
+    x = np.random.default_rng(0).random((_SAMPLES, *network.shape), np.float32)
+    classifier = Classifier(proto, interface, sites, torch.device("cpu"))
+    found = activation_statistics(classifier, torch.from_numpy(x[:16]), sites, "channel", _BATCH)
+    bounds = Bounds({name: _start(one.mean, one.std) for name, one in found.items()})
+    del classifier
+    return {
+        "original": proto,
+        "min": insert_bounds(proto, sites, bounds),
+        "hardened": fold_bounds(proto, sites, bounds, unscaled=(interface.logits,)).proto,
+        "detector": _detector(proto, bounds, x),
+    }
+
+
+def _start(mean: torch.Tensor, std: torch.Tensor) -> npt.NDArray[np.float32]:
+    values = (mean + std).clamp_min(1e-3).cpu().numpy()
+    return np.asarray(values, np.float32)
+
+
+def _detector(
+    proto: onnx.ModelProto, bounds: Bounds, x: npt.NDArray[np.float32]
+) -> onnx.ModelProto:
+    interface = find_interface(proto)
+    sites = find_sites(proto, logits=interface.logits).sites
+    run = Runner(interface, None, 2, _BATCH)
+    fit, calibration = Samples(x[: _SAMPLES // 2]), Samples(x[_SAMPLES // 2 :])
+    hardened = insert_bounds(proto, sites, bounds)
+    pairing = Pairing(
+        run, proto, interface, sites, Learned(bounds, [], len(fit)), fit, calibration, 0, {}
+    )
+    answers = run.answers(proto, calibration.x), run.answers(hardened, calibration.x)
+    return pairing.pair(*answers, _RATE, "evidence").detector

@@ -1,0 +1,101 @@
+"""``bench``: what do graphs cost beside the original?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from mmbm_onnx.api.arguments import MOST_SEED, texts, whole
+from mmbm_onnx.api.sources import (
+    ModelSource,
+    SampleSource,
+    load_model,
+    load_samples,
+    preprocessing_or_none,
+)
+from mmbm_onnx.data import Preprocessing
+from mmbm_onnx.errors import OptionError
+from mmbm_onnx.evaluation.bench import BenchResult, bench_graphs
+from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.report.pieces import library_versions
+
+
+def bench(
+    original: ModelSource,
+    *others: ModelSource,
+    samples: SampleSource | None = None,
+    batch_sizes: Sequence[int] = (1, 8),
+    threads: Sequence[int] | int | None = None,
+    seconds: float = 5.0,
+    max_ratio: float | None = None,
+    memory: bool = True,
+    preprocessing: Preprocessing | None = None,
+    input_name: str | None = None,
+    logits_name: str | None = None,
+    provider: str | None = None,
+    seed: int = 0,
+) -> BenchResult:
+    """Time graphs in ONNX Runtime, in turns with the original, and measure their memory.
+
+    Args:
+        original: A path or an ``onnx.ModelProto``.
+        others: Graphs that are fed as it is: the hardened one, the detector.
+        samples: What to feed: an image folder, an ``.npz``, ``Samples``, or an array pair
+            ``(x, y)``; None feeds numbers from the unit interval.
+        batch_sizes: Samples in a run; a fixed batch of the model takes their place.
+        threads: Threads within one operator, one number or several; None lets ONNX Runtime choose.
+        seconds: Time to spend on each batch size and number of threads.
+        max_ratio: Gate: no graph may take more than this many times the original's time.
+        memory: Whether memory is measured, each graph in a process of its own.
+        preprocessing: How image files become tensors.
+        input_name, logits_name: When they cannot be found.
+        provider: Execution provider of ONNX Runtime; None is the CPU.
+        seed: Which samples are drawn, from 0 to 2**63 - 1.
+
+    Raises:
+        MmbmError: Something cannot be read or run; see its text.
+    """
+    counts: list[int | None] = [None]
+    if threads is not None:
+        given = threads if isinstance(threads, Sequence) else [threads]
+        counts = [whole("threads", count, 1) for count in given]
+    sizes = [whole("batch_sizes", size, 1) for size in batch_sizes]
+    if not counts or not sizes:
+        raise OptionError("bench needs a batch size, and where threads are given, one number")
+    seconds = _positive("seconds", seconds)
+    if max_ratio is not None:
+        max_ratio = _positive("max_ratio", max_ratio)
+    seed = whole("seed", seed, 0, MOST_SEED)
+    texts(input_name=input_name, logits_name=logits_name, provider=provider)
+    preprocessing_or_none(preprocessing)
+    models = [load_model(source) for source in (original, *others)]
+    interface = find_interface(
+        models[0].proto,
+        input_name=input_name,
+        logits_name=logits_name,
+        label=models[0].label,
+    )
+    x = None if samples is None else load_samples(samples, interface, preprocessing).x
+    return bench_graphs(
+        models,
+        interface=interface,
+        x=x,
+        batch_sizes=sizes,
+        threads=counts,
+        seconds=seconds,
+        seed=seed,
+        provider=provider,
+        max_ratio=max_ratio,
+        memory=memory,
+        libraries=library_versions(),
+    )
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise OptionError(f"{name} is {value!r}, expected a number above 0")
+    if value <= 0:
+        raise OptionError(f"{name} is {value}, expected a number above 0")
+    return float(value)
