@@ -64,6 +64,14 @@ from .progress import ProgressBar
     "all or an error, or never, so that no weight changes.",
 )
 @click.option(
+    "--cascade",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Run the detector's bounded branch only for samples that look odd: where it can be done, "
+    "or an error, or never.",
+)
+@click.option(
     "--false-positive-rate",
     type=Fraction(),
     default=0.01,

@@ -17,7 +17,8 @@ Head = Literal["logits", "softmax", "log_softmax", "logit", "sigmoid"]
 SINGLE_HEADS: tuple[Head, ...] = ("logit", "sigmoid")
 Granularity = Literal["channel", "tensor"]
 Choice = Literal["auto", "always", "never"]
-Fold = Choice
+Source = Literal["original", "bounded"]
+"""The branch of a detector that evidence is read in."""
 
 FLAGGED = "mmbm_flagged"
 P_VALUE = "mmbm_p_value"

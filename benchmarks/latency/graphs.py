@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from torch.nn import functional
 
 from benchmarks.latency.networks import Network
 from mmbm_onnx.execution.classifier import Classifier
@@ -17,7 +18,7 @@ from mmbm_onnx.pipeline.pairing import Pairing
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.folding.fold import fold_bounds
 from mmbm_onnx.rewriting.harden import insert_bounds
-from mmbm_onnx.types import Bounds, Samples
+from mmbm_onnx.types import Bounds, Choice, Samples
 
 _SAMPLES = 120  # half of them for the detector's distances, half for its null
 _BATCH = 8
@@ -25,15 +26,15 @@ _RATE = 0.01
 
 
 def graphs(network: Network) -> dict[str, onnx.ModelProto]:
-    """The original; hardened with Min and with bounds folded; the detector.
+    """The original; hardened with Min and with bounds folded; the detector in one and two stages.
 
-    Bounds are where learning starts: each channel's mean and standard deviation on noise. What
+    Bounds are where learning starts: each channel's mean and standard deviation on samples. What
     they are does not change what they cost.
     """
     proto = network.proto
     interface = find_interface(proto)
     sites = find_sites(proto, logits=interface.logits).sites
-    x = np.random.default_rng(0).random((_SAMPLES, *network.shape), np.float32)
+    x = samples(network, _SAMPLES, 0)
     classifier = Classifier(proto, interface, sites, torch.device("cpu"))
     found = activation_statistics(classifier, torch.from_numpy(x[:16]), sites, "channel", _BATCH)
     bounds = Bounds({name: _start(one.mean, one.std) for name, one in found.items()})
@@ -42,8 +43,17 @@ def graphs(network: Network) -> dict[str, onnx.ModelProto]:
         "original": proto,
         "min": insert_bounds(proto, sites, bounds),
         "hardened": fold_bounds(proto, sites, bounds, unscaled=(interface.logits,)).proto,
-        "detector": _detector(proto, bounds, x),
+        "both": _detector(proto, bounds, x, "never"),
+        "detector": _detector(proto, bounds, x, "auto"),
     }
+
+
+def samples(network: Network, count: int, seed: int) -> npt.NDArray[np.float32]:
+    """Pictures of large blurred blots, each of its own, in the unit interval."""
+    channels, side, _ = network.shape
+    coarse = np.random.default_rng(seed).random((count, channels, 8, 8), np.float32)
+    fine = functional.interpolate(torch.from_numpy(coarse), (side, side), mode="bilinear")
+    return np.asarray(fine.numpy(), np.float32)
 
 
 def _start(mean: torch.Tensor, std: torch.Tensor) -> npt.NDArray[np.float32]:
@@ -52,7 +62,7 @@ def _start(mean: torch.Tensor, std: torch.Tensor) -> npt.NDArray[np.float32]:
 
 
 def _detector(
-    proto: onnx.ModelProto, bounds: Bounds, x: npt.NDArray[np.float32]
+    proto: onnx.ModelProto, bounds: Bounds, x: npt.NDArray[np.float32], cascade: Choice
 ) -> onnx.ModelProto:
     interface = find_interface(proto)
     sites = find_sites(proto, logits=interface.logits).sites
@@ -60,7 +70,19 @@ def _detector(
     fit, calibration = Samples(x[: _SAMPLES // 2]), Samples(x[_SAMPLES // 2 :])
     hardened = insert_bounds(proto, sites, bounds)
     pairing = Pairing(
-        run, proto, interface, sites, Learned(bounds, [], len(fit)), fit, calibration, 0, {}
+        run,
+        proto,
+        interface,
+        sites,
+        Learned(bounds, [], len(fit)),
+        fit,
+        calibration,
+        0,
+        {},
+        cascade,
     )
     answers = run.answers(proto, calibration.x), run.answers(hardened, calibration.x)
-    return pairing.pair(*answers, _RATE, "evidence").detector
+    paired = pairing.pair(*answers, _RATE, "evidence")
+    if (paired.odd is None) != (cascade == "never"):
+        raise SystemExit(f"the detector is not of the kind to be timed: {paired.warnings}")
+    return paired.detector

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 import torch
 from torch import nn
+from torch.nn import functional
 
 from benchmarks.defence import networks as victims
 
@@ -24,6 +25,7 @@ TORCHVISION = (
 VICTIMS = tuple(f"victim-{name}" for name in victims.NAMES)
 NAMES = (*TORCHVISION, *VICTIMS)
 CLASSES = 10
+_BATCHES = 4  # that BatchNorm's statistics are of
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ def build(name: str) -> Network:
         shape = (3, 224, 224)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):  # as if trained: something to fold
-            part.running_mean.normal_(0, 0.1)
-            part.running_var.uniform_(0.5, 1.5)
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias, 0, 0.1)
+            part.momentum = None  # the mean over all batches
+    with torch.no_grad():  # so that answers differ from input to input
+        for _ in range(_BATCHES):
+            coarse = torch.rand(8, shape[0], 8, 8)
+            module.train()(functional.interpolate(coarse, shape[1:], mode="bilinear"))
     buffer = io.BytesIO()
     torch.onnx.export(
         module.eval(),

@@ -16,7 +16,7 @@ from mmbm_onnx.api.sources import (
 )
 from mmbm_onnx.data import Preprocessing
 from mmbm_onnx.errors import OptionError
-from mmbm_onnx.types import Fold, Granularity, Progress
+from mmbm_onnx.types import Choice, Granularity, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,8 @@ def harden(
     *,
     method: str = "mmac-universal",
     granularity: Granularity = "channel",
-    fold: Fold = "auto",
+    fold: Choice = "auto",
+    cascade: Choice = "auto",
     detector: bool = True,
     false_positive_rate: float = 0.01,
     max_accuracy_drop: float = 0.02,
@@ -67,6 +68,9 @@ def harden(
         fold: Whether bounds per channel are folded into the weights of the hardened graph, so that
             they cost no time: ``"auto"``, wherever they can be; ``"always"``, or it is an error; or
             ``"never"``, so that no weight changes.
+        cascade: Whether the detector's bounded branch runs only for samples that look odd by their
+            activations in the original: ``"auto"``, where that can be done; ``"always"``, or it is
+            an error; or ``"never"``.
         detector: Whether to make the detector graph.
         false_positive_rate: Share of clean samples that the detector may flag, in (0, 1).
         max_accuracy_drop: Gate, a fraction: accuracy on the calibration part may fall by no more.
@@ -127,8 +131,9 @@ def harden(
         raise OptionError(f"device is {device!r}, expected auto, cpu, cuda or cuda:N")
     if granularity not in ("channel", "tensor"):
         raise OptionError(f"granularity is {granularity!r}, expected 'channel' or 'tensor'")
-    if fold not in ("auto", "always", "never"):
-        raise OptionError(f"fold is {fold!r}, expected 'auto', 'always' or 'never'")
+    for name, choice in (("fold", fold), ("cascade", cascade)):
+        if choice not in ("auto", "always", "never"):
+            raise OptionError(f"{name} is {choice!r}, expected 'auto', 'always' or 'never'")
 
     # Imported here, so that verify and inspect never load torch; and torch last, so that what is
     # wrong with model or samples is told without waiting for it.
@@ -161,6 +166,7 @@ def harden(
         settings=settings,
         granularity=granularity,
         fold=fold,
+        cascade=cascade,
         wants_detector=detector,
         false_positive_rate=false_positive_rate,
         max_accuracy_drop=max_accuracy_drop,

@@ -46,6 +46,8 @@ _HALF_TOLERANCE = 2e-2
 _TAIL_TOLERANCE = 1e-5
 # Of so many clean samples, one at least scores above the lowest of the calibration's scores.
 _ENOUGH = 20
+# By (in a subgraph of the original, tensor of the original).
+_Limits = dict[tuple[bool, str], list[npt.NDArray[Any] | None]]
 
 
 def hardened_effective(
@@ -188,28 +190,34 @@ def detector_bounds(
     return holds(name, True, f"{compared} bounds are the hardened graph's")
 
 
-def _branch_limits(
-    detector: onnx.ModelProto,
-) -> dict[tuple[bool, str], list[npt.NDArray[Any] | None]]:
+def _branch_limits(detector: onnx.ModelProto) -> _Limits:
     """Upper limits in the bounded branch by (in a subgraph, tensor of the original)."""
-    limits: dict[tuple[bool, str], list[npt.NDArray[Any] | None]] = {}
-    constants = constant_values(detector.graph)
-    for node in detector.graph.node:
+    limits: _Limits = {}
+    _add_limits(detector.graph, {}, limits)
+    return limits
+
+
+def _add_limits(
+    graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto], limits: _Limits
+) -> None:
+    """Those of a graph; the branch is in the main one, or in a branch of its If."""
+    constants = {**outer, **constant_values(graph)}
+    for node in graph.node:
         made = [output for output in node.output if output.startswith(_BOUNDED)]
         for output in made:
             limits.setdefault((False, output[len(_BOUNDED) :]), []).append(
                 upper_limit(node, constants)
             )
-        if not made:
-            continue
         for _, top in inner_graphs(node):
+            if not made:
+                _add_limits(top, constants, limits)
+                continue
             seen = dict(constants)
-            for _, graph in graphs(top):
-                seen.update(constant_values(graph))
-                for inner in graph.node:
+            for _, body in graphs(top):
+                seen.update(constant_values(body))
+                for inner in body.node:
                     for output in filter(None, inner.output):
                         limits.setdefault((True, output), []).append(upper_limit(inner, seen))
-    return limits
 
 
 def _limit(site: Site, bound: npt.NDArray[Any] | None) -> npt.NDArray[np.float64] | None:

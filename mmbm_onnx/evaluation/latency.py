@@ -17,7 +17,9 @@ from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import Interface
 
 _LEAST_ROUNDS = 3
-_MOST_ROUNDS = 200
+_MOST_ROUNDS = 320
+_BATCHES = 32  # that are run in turns: what a graph costs may depend on the samples
+_MOST_BYTES = 1 << 27  # of them together
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,11 @@ class Latency:
     Attributes:
         graph: Its role, as given to `measure_latency`.
         batch_size: Samples in a run.
-        seconds: Median time of a run.
-        ratio: Median over the rounds of its time to the first graph's in the same round.
-        ratio_low: Lower quartile of that ratio.
+        seconds: Time of a run: the mean over batches of samples of the median of each one's runs.
+        ratio: The same in that of the first graph.
+        ratio_low: Lower quartile over the rounds of its time to the first graph's in the same
+            round. (Where time depends on the samples, a few slow rounds may take the ratio above
+            both quartiles.)
         ratio_high: Upper quartile.
         rounds: Number of rounds.
     """
@@ -81,7 +85,7 @@ def measure_latency(
     if not graphs or not sizes or min(sizes) < 1 or seconds <= 0:
         raise OptionError("latency needs a graph, batch sizes of at least 1 and some time")
     rng = np.random.default_rng(seed)
-    batches = {size: batch_of(interface, x, size, rng) for size in sizes}
+    batches = {size: _batches(interface, x, size, rng) for size in sizes}
     first, *others = graphs
     together = [list(graphs)]
     if others and any(mapped(proto) for proto in graphs.values()):
@@ -92,33 +96,45 @@ def measure_latency(
             role: Session(graphs[role], provider=provider, threads=threads, spin=False)
             for role in roles
         }
-        for size, batch in batches.items():
+        for size, feeds in batches.items():
             share = seconds / len(sizes) / len(together)
-            times = _rounds(sessions, {interface.input: batch}, share)
-            for role, latency in _latencies(roles, size, times).items():
+            times = _rounds(sessions, [{interface.input: feed} for feed in feeds], share)
+            for role, latency in _latencies(roles, size, times, len(feeds)).items():
                 found.setdefault((size, role), latency)
         del sessions  # before the next ones are loaded
     return tuple(found[size, role] for size in sizes for role in graphs)
 
 
 def _latencies(
-    roles: Sequence[str], size: int, times: npt.NDArray[np.float64]
+    roles: Sequence[str], size: int, times: npt.NDArray[np.float64], batches: int
 ) -> dict[str, Latency]:
-    """What the times ``(rounds, roles)`` of runs say."""
+    """What the times ``(rounds, roles)`` of runs say, with so many batches in turn."""
     ratios = times / times[:, :1]
+    typical = np.mean(
+        [np.median(times[batch::batches], axis=0) for batch in range(min(batches, len(times)))],
+        axis=0,
+    )
     results = {}
     for column, role in enumerate(roles):
-        low, middle, high = np.quantile(ratios[:, column], (0.25, 0.5, 0.75))
+        low, high = np.quantile(ratios[:, column], (0.25, 0.75))
         results[role] = Latency(
             graph=role,
             batch_size=size,
-            seconds=float(np.median(times[:, column])),
-            ratio=float(middle),
+            seconds=float(typical[column]),
+            ratio=float(typical[column] / typical[0]),
             ratio_low=float(low),
             ratio_high=float(high),
             rounds=len(times),
         )
     return results
+
+
+def _batches(
+    interface: Interface, x: npt.NDArray[Any] | None, size: int, rng: np.random.Generator
+) -> list[npt.NDArray[Any]]:
+    first = batch_of(interface, x, size, rng)
+    count = min(_BATCHES, max(1, _MOST_BYTES // max(first.nbytes, 1)))
+    return [first, *(batch_of(interface, x, size, rng) for _ in range(count - 1))]
 
 
 def batch_of(
@@ -141,17 +157,20 @@ def batch_of(
 
 
 def _rounds(
-    sessions: Mapping[str, Session], feed: Mapping[str, npt.NDArray[Any]], seconds: float
+    sessions: Mapping[str, Session],
+    feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
+    seconds: float,
 ) -> npt.NDArray[np.float64]:
-    """Seconds of each run, ``(rounds, sessions)``; each session has run once before."""
-    runs = [session.bound(feed) for session in sessions.values()]
-    for run in runs:
+    """Seconds of each run, ``(rounds, sessions)``, with each of the feeds in turn; each session has
+    run once before."""
+    every = [[session.bound(feed) for session in sessions.values()] for feed in feeds]
+    for run in every[0]:
         run()
     rows: list[list[float]] = []
     end = time.perf_counter() + seconds
     while len(rows) < _MOST_ROUNDS and (len(rows) < _LEAST_ROUNDS or time.perf_counter() < end):
         row = []
-        for run in runs:
+        for run in every[len(rows) % len(every)]:
             start = time.perf_counter()
             run()
             row.append(time.perf_counter() - start)

@@ -19,7 +19,7 @@ from mmbm_onnx.rewriting.folding.fold import Folded, fold_bounds
 from mmbm_onnx.rewriting.folding.record import FOLDED, Record
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.runtime.providers import CPU, resolve_provider
-from mmbm_onnx.types import Bounds, Fold, Interface, Site
+from mmbm_onnx.types import Bounds, Choice, Interface, Site
 
 # Of bounded logits in ONNX Runtime against torch, relative to the largest logit.
 _TOLERANCE = 1e-4
@@ -65,7 +65,7 @@ class Bounding:
     proto: onnx.ModelProto
     interface: Interface
     sites: Sequence[Site]
-    fold: Fold
+    fold: Choice
     provider: str | None
 
     def rehearse(self, *, channels: bool) -> None:

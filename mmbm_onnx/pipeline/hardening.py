@@ -39,7 +39,7 @@ from mmbm_onnx.report.pieces import (
     Tool,
     summarize_site,
 )
-from mmbm_onnx.types import Fold, Granularity, Interface, Samples, Site, Uncovered
+from mmbm_onnx.types import Choice, Granularity, Interface, Samples, Site, Uncovered
 
 _PARITY_SAMPLES = 8
 _SMALLEST_BATCH = 8  # that learning is tried with where memory is short
@@ -59,7 +59,8 @@ class Pipeline:
     provider: str | None
     threads: int | None
     seed: int
-    fold: Fold = "auto"
+    fold: Choice = "auto"
+    cascade: Choice = "auto"
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0
     resume: bool = False
@@ -97,6 +98,7 @@ class Pipeline:
                     stamps=self._stamps(model),
                     provider=self.provider,
                     threads=self.threads,
+                    cascade=self.cascade,
                 )
             del classifier  # and its view of the weights
             with clock.phase("evaluate"):
@@ -277,6 +279,8 @@ class Pipeline:
             false_positive_rate_measured=paired.leave_one_out,
             measured_on="leave-one-out",
             score=paired.score,
+            evidence=paired.read if paired.score == "evidence" else None,
+            second_stage=paired.odd,
             null=paired.null.kind,
             null_samples=len(paired.null.scores),
             threshold_score=paired.null.threshold,

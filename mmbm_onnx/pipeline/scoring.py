@@ -17,8 +17,9 @@ from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.detector import build_probe
 from mmbm_onnx.rewriting.evidence import FEWEST, Evidence, fit_evidence
 from mmbm_onnx.rewriting.null import Null, flags
-from mmbm_onnx.types import BoolArray, IntArray, Interface, Samples, Site
+from mmbm_onnx.types import BoolArray, IntArray, Interface, Samples, Site, Source
 
+_NEAR = 1e-3  # of the largest first score: rounding may take it over the gate
 _MOST = 4000  # clean samples that evidence is made of; their summaries are held in memory
 
 
@@ -32,6 +33,9 @@ class Scoring:
             that were fitted without it; else of the calibration part.
         calibration: Of the calibration part alone.
         expected: What the written detector is to score the calibration part.
+        gate: Of two stages: the first score from which samples go on to the bounded branch; None
+            where all of them go through it.
+        certain: Where ``expected`` does not hang on rounding, bool ``(n,)``.
         corrected: What a detector that flags everything, by margin difference, answers on the
             calibration part.
         warnings: One line each.
@@ -43,6 +47,8 @@ class Scoring:
     expected: npt.NDArray[np.float32]
     corrected: Verdicts
     warnings: tuple[str, ...] = ()
+    gate: float | None = None
+    certain: BoolArray | None = None
 
     def verdicts(self, null: Null, original: Predictions, hardened: Predictions) -> Verdicts:
         """What the detector answers on the calibration part to samples that evidence was not
@@ -92,6 +98,8 @@ def score_clean(
     *,
     kind: Score,
     seed: int,
+    read: Source = "bounded",
+    odd: float | None = None,
 ) -> Scoring:
     """Score clean samples as the detector will.
 
@@ -105,12 +113,19 @@ def score_clean(
         calibration: Other clean samples.
         kind: What to score by.
         seed: Of choices among samples.
+        read: Branch that evidence is read in.
+        odd: With evidence, the share of clean samples that are to go on from a first stage to the
+            bounded branch; None for all, in one stage.
 
     Raises:
         RewriteError: As ``build_detector``.
     """
     probe, outputs = build_probe(
-        proto, interface, sites, learned.bounds, summaries=kind == "evidence"
+        proto,
+        interface,
+        sites,
+        learned.bounds,
+        summaries=read if kind == "evidence" else None,
     )
     count = len(calibration)
     parts = [calibration]
@@ -144,13 +159,26 @@ def score_clean(
         )
         warning = f"the detector goes by the margin difference alone: {reason}"
         return Scoring(None, by_margin, by_margin, by_margin, corrected, (warning,))
-    evidence, scores = found
-    expected = evidence.scores(
+    evidence, scores = found.evidence, found.scores
+    calibrated = (
         {site: values[:, :count] for site, values in summaries.items()},
         verdicts.suspected[:count],
-        by_margin,
     )
-    return Scoring(evidence, scores, scores[:count], expected, corrected)
+    expected = evidence.scores(*calibrated, by_margin)
+    if odd is None:
+        return Scoring(evidence, scores, scores[:count], expected, corrected)
+    gate = np.quantile(found.firsts, 1 - odd).astype(np.float32)
+    scores = np.where(found.firsts < gate, found.firsts, scores)
+    firsts = evidence.scores(*calibrated, np.full_like(by_margin, evidence.typical))
+    return Scoring(
+        evidence,
+        scores,
+        scores[:count],
+        np.where(firsts < gate, firsts, expected),
+        corrected,
+        gate=float(gate),
+        certain=np.abs(firsts - gate) > _NEAR * np.abs(firsts).max(initial=1.0),
+    )
 
 
 def _decided(given: Predictions, classes: IntArray) -> BoolArray:

@@ -24,7 +24,7 @@ from mmbm_onnx.rewriting.checks import check_written
 from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.runtime.batches import affordable_batch
-from mmbm_onnx.types import Bounds, Granularity, Samples
+from mmbm_onnx.types import Bounds, Choice, Granularity, Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ def write_graphs(
     stamps: Mapping[str, str],
     provider: str | None,
     threads: int | None,
+    cascade: Choice = "auto",
 ) -> Written:
     """Write the hardened graph and, with a false-positive rate, the detector graph.
 
@@ -96,6 +97,7 @@ def write_graphs(
         seed: Of choices among samples.
         stamps: Provenance.
         provider, threads: Of ONNX Runtime.
+        cascade: Whether the detector's bounded branch runs only for samples that look odd.
 
     Raises:
         RewriteError: A graph is invalid, differs from torch with the same bounds, or a detector
@@ -119,7 +121,9 @@ def write_graphs(
     answers["hardened"] = run.answers(hardened, calibration.x)
     paired = None
     if false_positive_rate is not None:
-        pairing = Pairing(run, proto, interface, sites, learned, fit, calibration, seed, stamps)
+        pairing = Pairing(
+            run, proto, interface, sites, learned, fit, calibration, seed, stamps, cascade
+        )
         paired = pairing.pair(answers["original"], answers["hardened"], false_positive_rate, score)
     found = activation_statistics(classifier, x, sites, "tensor", run.batch_size)
     return Written(

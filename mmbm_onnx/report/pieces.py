@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mmbm_onnx.types import Fold, Granularity, Site
+from mmbm_onnx.types import Choice, Granularity, Site, Source
 
 LIBRARIES = ("numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "onnxruntime-gpu", "torch")
 
@@ -101,6 +101,9 @@ class DetectorPart:
             others, or ``"calibration"``, all against the null they make themselves.
         score: ``"margin"``, the margin difference in logits, or ``"evidence"``, which adds how
             unlike clean samples of the decided class the activations are, in standard deviations.
+        evidence: Branch whose activations evidence is of; None without evidence.
+        second_stage: Share of clean samples that go on to the bounded branch, a fraction; None
+            where all do.
         null: ``"conformal"`` (distribution-free) or ``"gaussian"`` (the tail of a normal
             distribution, where there are too few samples).
         null_samples: Number of samples the null was made from.
@@ -111,6 +114,8 @@ class DetectorPart:
     false_positive_rate_measured: float
     measured_on: Literal["leave-one-out", "calibration"]
     score: Literal["evidence", "margin"]
+    evidence: Source | None
+    second_stage: float | None
     null: Literal["conformal", "gaussian"]
     null_samples: int
     threshold_score: float | None
@@ -135,7 +140,7 @@ class Folding:
         obstacle: Why none is folded, where something stands in the way of all.
     """
 
-    requested: Fold
+    requested: Choice
     depthwise: bool
     obstacle: str | None
 

@@ -132,7 +132,7 @@ def bench_summary(result: BenchResult) -> str:
         )
         for timing in result.timings
     ]
-    headers = ("graph", "batch", "threads", "median", "ratio", "its quartiles", "rounds")
+    headers = ("graph", "batch", "threads", "time", "ratio", "quartiles", "rounds")
     parts = [head, table(headers, rows, "lrrrrrr")]
     if any(file.peak_memory is not None for file in result.files):
         sizes = [

@@ -9,7 +9,7 @@ merge the two and bring the second reader back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
@@ -29,7 +29,11 @@ _FLOATS = (*_HALF, TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 class Branch:
-    """Builds copies at the end of the main graph; the original nodes are not touched.
+    """Builds copies at the end of a graph; the original nodes are not touched.
+
+    They go into the main graph, or into ``graph``, a new one that will be an attribute of a node
+    there; then ``feeds`` are read in the place of the model's inputs, and nothing is shared but
+    weights.
 
     Attributes:
         heads: Names of the graph outputs that are the logits or derived from them.
@@ -49,8 +53,12 @@ class Branch:
         elem_type: Callable[[str], int],
         *,
         share_prefix: bool,
+        graph: gs.Graph | None = None,
+        feeds: Mapping[str, gs.Tensor] | None = None,
     ) -> None:
         self._surgeon = surgeon
+        self._graph = surgeon.graph if graph is None else graph
+        self._feeds = feeds or {}
         self._bounds = bounds
         self._logits = logits
         self._elem_type = elem_type
@@ -70,7 +78,7 @@ class Branch:
         bounded = topology.downstream(self._sites, carriers)
         if logits not in self._sites and topology.producer[logits] not in bounded:
             raise RewriteError(f"the logits {logits!r} depend on no bounded activation")
-        if not share_prefix:
+        if not share_prefix or feeds:
             weights = topology.constant
             fed = [t.name for t in surgeon.graph.inputs if t.name not in weights]
             bounded |= topology.downstream(fed)
@@ -89,6 +97,10 @@ class Branch:
             for position, node in enumerate(self._topology.nodes)
             if any(id(graph) in inner for graph in node.subgraphs(recursive=True))
         }
+
+    def feed(self, name: str) -> gs.Tensor:
+        """What is read in the place of an input."""
+        return self._feeds[name]
 
     def build(self) -> gs.Tensor:
         """Append the bounded branch; returns the bounded logits."""
@@ -119,7 +131,7 @@ class Branch:
         made: dict[str, gs.Tensor],
     ) -> None:
         node = self._topology.nodes[position]
-        graph = self._surgeon.graph
+        graph = self._graph
         inputs = {name: read(name) for name in self._topology.reads[position]}
         copy = self._surgeon.copy_node(node, prefix, inputs)
         graph.nodes.append(copy)
@@ -127,7 +139,7 @@ class Branch:
             if original.is_empty():
                 continue
             made[original.name] = new
-            self._surgeon.describe(graph, new.name, like=original.name)
+            self._describe(new.name, like=original.name)
             if prefix == BOUNDED and original.name in self._sites:
                 site = self._sites[original.name].site
                 self.unbounded[site.tensor] = bound_output(
@@ -135,6 +147,10 @@ class Branch:
                 )
         if prefix == BOUNDED:
             self._bound_inside(node, copy)
+
+    def _describe(self, name: str, like: str) -> None:
+        if self._graph is self._surgeon.graph:  # elsewhere the batch is another
+            self._surgeon.describe(self._graph, name, like=like)
 
     def _bound_inside(self, node: gs.Node, copy: gs.Node) -> None:
         places = {
@@ -158,11 +174,13 @@ class Branch:
         return self._values[name]
 
     def _first_value(self, name: str) -> gs.Tensor:
-        topology, graph = self._topology, self._surgeon.graph
+        topology, graph = self._topology, self._graph
+        if name in self._feeds:
+            return self._feeds[name]
         if name in self._sites:
             source, site = topology.tensor(name), self._sites[name].site
             target = self._surgeon.variable(BOUNDED + name)
-            self._surgeon.describe(graph, target.name, like=name)
+            self._describe(target.name, like=name)
             bound = self._bounds[name]
             graph.nodes.append(bound_node(self._surgeon, source, target, site, bound))
             self.unbounded[name] = source
@@ -199,7 +217,7 @@ class Branch:
         if self._elem_type(name) not in _HALF:
             return source
         if name not in self._weights:
-            ops = Operators(self._surgeon, BOUNDED)
+            ops = Operators(self._surgeon, BOUNDED, self._graph)
             shape = ops.add("Shape", source, name=f"{name}/shape")
             self._weights[name] = ops.add("Reshape", source, shape, name=name)
         return self._weights[name]
@@ -208,4 +226,4 @@ class Branch:
         source = self._topology.tensor(name)
         if self._elem_type(name) not in _FLOATS:
             return source  # integers do not round, whatever is fused
-        return Operators(self._surgeon, BOUNDED).add("Max", source, name=name)
+        return Operators(self._surgeon, BOUNDED, self._graph).add("Max", source, name=name)

@@ -34,7 +34,6 @@ class Decision:
 
     Attributes:
         score: float32; not a number if any logit is not.
-        p_value: float32.
         flagged: bool.
         suspected: The original's decision, int64.
         corrected: The answer: the suspected class unless flagged, int64.
@@ -43,7 +42,6 @@ class Decision:
     """
 
     score: gs.Tensor
-    p_value: gs.Tensor
     flagged: gs.Tensor
     suspected: gs.Tensor
     corrected: gs.Tensor
@@ -73,18 +71,11 @@ def decide(
         stays_below: Margin difference below which a suspected class stays that the bounded branch
             decides for, too; None where none does.
     """
-    if dtype in _HALF:
-        # ONNX Runtime drops pairs of casts, and with them the rounding that decides between equal
-        # classes; Flatten changes nothing on (n, classes) and stands between the two.
-        original = ops.add("Flatten", original, name="original_rounded", axis=1)
-        bounded = ops.add("Flatten", bounded, name="bounded_rounded", axis=1)
-    first = _as_float32(ops, original, dtype, "original_logits")
-    second = _as_float32(ops, bounded, dtype, "bounded_logits")
-    # float64 keeps its own comparison: two classes may be equal once rounded to float32.
-    exact = original if dtype == TensorProto.DOUBLE else first
-    suspected = ops.add("ArgMax", exact, name="suspected", axis=1, keepdims=1)
-    indices = ops.constant("classes", np.arange(classes)[None], np.int64)
-    mask = ops.add("Equal", suspected, indices, name="is_suspected")
+    original = _rounded(ops, original, dtype, "original")
+    bounded = _rounded(ops, bounded, dtype, "bounded")
+    first = as_float32(ops, original, dtype, "original_logits")
+    second = as_float32(ops, bounded, dtype, "bounded_logits")
+    suspected, mask = _suspect(ops, original if dtype == TensorProto.DOUBLE else first, classes)
 
     margins = [
         _margin(ops, mask, logits, f"{name}_margin")
@@ -93,19 +84,15 @@ def decide(
     difference = ops.add("Sub", *margins, name="margin_difference")
     score = difference if weigh is None else weigh(mask, difference)
     score = _spoiled_by_nan(ops, score, first, second)
-    undefined = ops.add("IsNaN", score, name="score_is_nan")
-    threshold = ops.constant("threshold", null.threshold, np.float32)
-    above = ops.add("Greater", score, threshold, name="above_threshold")
-    flagged = ops.add("Or", above, undefined, name="is_flagged")
+    flagged = flag(ops, null, score)
 
     if stays_below is not None:
         mask = _without_those_that_stay(ops, mask, margins[1], difference, stays_below)
     masked = _masked(ops, mask, bounded, second, dtype)
-    best = _as_float32(ops, masked, dtype, "masked_widened") if dtype in _HALF else masked
+    best = as_float32(ops, masked, dtype, "masked_widened") if dtype in _HALF else masked
     other = ops.add("ArgMax", best, name="best_other", axis=1, keepdims=1)
     return Decision(
         score=score,
-        p_value=_p_value(ops, null, score, undefined),
         flagged=flagged,
         suspected=suspected,
         corrected=ops.add("Where", flagged, other, suspected, name="corrected"),
@@ -113,7 +100,42 @@ def decide(
     )
 
 
-def _as_float32(ops: Operators, tensor: gs.Tensor, dtype: int, name: str) -> gs.Tensor:
+def flag(ops: Operators, null: Null, score: gs.Tensor) -> gs.Tensor:
+    """Whether scores ``(n, 1)`` are above the threshold, or no number; bool."""
+    undefined = ops.add("IsNaN", score, name="score_is_nan")
+    threshold = ops.constant("threshold", null.threshold, np.float32)
+    above = ops.add("Greater", score, threshold, name="above_threshold")
+    return ops.add("Or", above, undefined, name="is_flagged")
+
+
+def suspect(
+    ops: Operators, logits: gs.Tensor, dtype: int, classes: int
+) -> tuple[gs.Tensor, gs.Tensor]:
+    """The decision of logits ``(n, classes)`` of type ``dtype``: its class, int64 ``(n, 1)``, and
+    the same as a mask ``(n, classes)``."""
+    logits = _rounded(ops, logits, dtype, "decided")
+    # float64 keeps its own comparison: two classes may be equal once rounded to float32.
+    if dtype != TensorProto.DOUBLE:
+        logits = as_float32(ops, logits, dtype, "decided_logits")
+    return _suspect(ops, logits, classes)
+
+
+def _suspect(ops: Operators, logits: gs.Tensor, classes: int) -> tuple[gs.Tensor, gs.Tensor]:
+    suspected = ops.add("ArgMax", logits, name="suspected", axis=1, keepdims=1)
+    indices = ops.constant("classes", np.arange(classes)[None], np.int64)
+    return suspected, ops.add("Equal", suspected, indices, name="is_suspected")
+
+
+def _rounded(ops: Operators, logits: gs.Tensor, dtype: int, name: str) -> gs.Tensor:
+    """The same logits. ONNX Runtime drops pairs of casts, and with them the rounding that decides
+    between equal classes; Flatten changes nothing on (n, classes) and stands between the two."""
+    if dtype not in _HALF:
+        return logits
+    return ops.add("Flatten", logits, name=f"{name}_rounded", axis=1)
+
+
+def as_float32(ops: Operators, tensor: gs.Tensor, dtype: int, name: str) -> gs.Tensor:
+    """Logits of type ``dtype`` in float32."""
     return tensor if dtype == TensorProto.FLOAT else ops.cast(tensor, TensorProto.FLOAT, name)
 
 
@@ -155,8 +177,9 @@ def _spoiled_by_nan(
     return ops.add("Where", spoiled, nan, score, name="score")
 
 
-def _p_value(ops: Operators, null: Null, score: gs.Tensor, undefined: gs.Tensor) -> gs.Tensor:
-    """As ``null.p_values`` computes it."""
+def p_value(ops: Operators, null: Null, score: gs.Tensor) -> gs.Tensor:
+    """P-values ``(n, 1)`` of scores ``(n, 1)``, float32, as ``null.p_values`` computes them."""
+    undefined = ops.add("IsNaN", score, name="score_is_missing")
     if null.kind == "conformal":
         total = np.float32(len(null.scores) + 1)
         scores = ops.constant("null_scores", null.scores[None], np.float32)

@@ -2,13 +2,14 @@
 
 MMDF (arXiv 2308.04617) flags a sample by its margin difference alone. A trigger also shows in the
 activations that the bounds are put on: they are too high, or they are not those of the class that
-the original decides for. Here each site of the bounded branch is looked at before its bound: the
-mean and the maximum of each channel over positions, square roots taken (with their sign, where
-activations have one), and their Mahalanobis
-distance from clean samples of each class (after arXiv 1807.03888), with a covariance of low rank
-and an even rest. Of the decided class's distance, its logarithm and the logarithm of its ratio to
-the nearest other class's are two features; the score is their mean over all sites, each in standard
-deviations from its clean mean, plus the margin difference in the same unit, at a fifth.
+the original decides for. Here each site of the original (or, where reading there would change bits
+of its answers, of the bounded branch before the bound) is looked at: the mean and the maximum of
+each channel over positions, square roots taken (with their sign, where activations have one), and
+their Mahalanobis distance from clean samples of each class (after arXiv 1807.03888), with a
+covariance of low rank and an even rest. Of the decided class's distance, its logarithm and the
+logarithm of its ratio to the nearest other class's are two features; the score is their mean over
+all sites, each in standard deviations from its clean mean, plus the margin difference in the same
+unit, at a fifth.
 
 Where the null comes from: distances are fitted to all clean samples, and the clean scores are
 cross-fitted (cross-conformal prediction, Vovk 2015): each sample is scored by distances that were
@@ -93,6 +94,7 @@ class Evidence:
         own, other: float32 ``(views of all sites,)``.
         margin: Per logit.
         constant: Brings the mean clean score to 0.
+        typical: Mean margin difference of clean samples, logits.
         usual: Margin difference below which bounds have taken less than they take from clean
             samples, logits: a standard deviation below their mean.
     """
@@ -102,6 +104,7 @@ class Evidence:
     other: npt.NDArray[np.float32]
     margin: float
     constant: float
+    typical: float
     usual: float
 
     def scores(
@@ -110,10 +113,26 @@ class Evidence:
         decisions: IntArray,
         margins: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
-        """The score of each sample, ``(n,)``; see ``fit_evidence`` for the arguments."""
+        """The score of each sample, ``(n,)``; see ``fit_evidence`` for the arguments. For a score
+        without the bounded branch, ``typical`` stands for its margin difference."""
         own, other = _logarithms([site(summaries[site.tensor]) for site in self.sites], decisions)
         found = own @ self.own - other @ self.other + self.margin * margins + self.constant
         return np.asarray(found, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Evidence, and what clean samples score, each by distances that were fitted without it.
+
+    Attributes:
+        evidence: The evidence.
+        scores: float32 ``(n,)``.
+        firsts: The same without the bounded branch: by its typical margin difference.
+    """
+
+    evidence: Evidence
+    scores: npt.NDArray[np.float32]
+    firsts: npt.NDArray[np.float32]
 
 
 def fit_evidence(
@@ -125,7 +144,7 @@ def fit_evidence(
     learned_on: BoolArray,
     classes: int,
     seed: int,
-) -> tuple[Evidence, npt.NDArray[np.float32]] | None:
+) -> Fitted | None:
     """Fit the score to clean samples.
 
     Margin differences of samples that bounds were learned on are smaller than those of fresh
@@ -133,8 +152,8 @@ def fit_evidence(
     steered by its accuracy on these, they are fresh but for that.)
 
     Args:
-        summaries: Per site, in the bounded branch before the bound, each channel's mean and
-            maximum over positions (or its value): ``(views, n, channels)``.
+        summaries: Per site, in the bounded branch before the bound or in the original, each
+            channel's mean and maximum over positions (or its value): ``(views, n, channels)``.
         decisions: The original's, ``(n,)``.
         margins: Margin differences ``(n,)``, in logits.
         right: Which decisions are right; only their samples tell what a class looks like.
@@ -143,8 +162,7 @@ def fit_evidence(
         seed: Of the folds.
 
     Returns:
-        The evidence, and the cross-fitted score of each sample ``(n,)``; None where there are
-        fewer than 20 samples or no site varies.
+        None where there are fewer than 20 samples or no site varies.
     """
     varying = {name: found for name, found in summaries.items() if _varies(found)}
     if len(decisions) < FEWEST or not varying:
@@ -178,11 +196,15 @@ def fit_evidence(
         constant=float(
             np.float32(-share * (middle / spread).sum() - margin * float(margin_middle[0]))
         ),
+        typical=float(np.float32(margin_middle[0])),
         usual=float(np.float32(margin_middle[0] - margin_spread[0])),
     )
-    scores = own @ evidence.own - other @ evidence.other
-    scores = scores + evidence.margin * margins + evidence.constant
-    return evidence, np.asarray(scores, np.float32)
+    unusual = own @ evidence.own - other @ evidence.other + evidence.constant
+    return Fitted(
+        evidence,
+        np.asarray(unusual + evidence.margin * margins, np.float32),
+        np.asarray(unusual + evidence.margin * evidence.typical, np.float32),
+    )
 
 
 def _varies(summaries: npt.NDArray[np.float32]) -> bool:

@@ -9,6 +9,11 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from mmbm_onnx.rewriting.evidence import SMALLEST_DISTANCE, Evidence, SiteDistances
+from mmbm_onnx.rewriting.evidence_together import (
+    MOST_TOGETHER,
+    distances_together,
+    size_together,
+)
 from mmbm_onnx.rewriting.operators import Operators
 from mmbm_onnx.types import Site
 
@@ -34,31 +39,40 @@ def summarize(ops: Operators, tensor: gs.Tensor, site: Site) -> gs.Tensor:
 
     A site without positions has one view, its value.
     """
+    name = f"summary/{site.tensor}"
+    pooled = [
+        view if rank == 2 else ops.add("Flatten", view, name=f"{name}/flat_{index}", axis=1)
+        for index, (view, rank) in enumerate(_pooled(ops, tensor, site))
+    ]
+    views = [ops.unsqueeze(view, 0, f"{name}/view_{index}") for index, view in enumerate(pooled)]
+    return views[0] if len(views) == 1 else ops.add("Concat", *views, name=name, axis=0)
+
+
+def _pooled(ops: Operators, tensor: gs.Tensor, site: Site) -> list[tuple[gs.Tensor, int]]:
+    """The views of a site, ``(n, channels)`` or with axes of length 1 behind, and their ranks."""
     name, axes = f"summary/{site.tensor}", _axes(site)
     assert axes is not None
     if site.dtype != np.float32:
         tensor = ops.cast(tensor, TensorProto.FLOAT, f"{name}/float")
     if not axes:
-        return ops.unsqueeze(tensor, 0, name)
+        return [(tensor, 2)]
     if site.channel_axis == 1 and len(axes) <= _MOST_POOLED:
         # In ONNX Runtime these keep the blocked layout of the convolution before them.
-        pooled = [
-            ops.add("Flatten", ops.add(op, tensor, name=f"{name}/{op}"), name=f"{name}/{op}/flat")
+        return [
+            (ops.add(op, tensor, name=f"{name}/{op}"), 2 + len(axes))
             for op in ("GlobalAveragePool", "GlobalMaxPool")
         ]
-    else:
-        pooled = [
-            ops.over(op, tensor, axes, f"{name}/{op}", keepdims=0)
-            for op in ("ReduceMean", "ReduceMax")
-        ]
-    views = [ops.unsqueeze(view, 0, f"{name}/view_{index}") for index, view in enumerate(pooled)]
-    return ops.add("Concat", *views, name=name, axis=0)
+    return [
+        (ops.over(op, tensor, axes, f"{name}/{op}", keepdims=0), 2)
+        for op in ("ReduceMean", "ReduceMax")
+    ]
 
 
 def score(
     ops: Operators,
     evidence: Evidence,
-    summaries: Mapping[str, gs.Tensor],
+    values: Mapping[str, gs.Tensor],
+    sites: Mapping[str, Site],
     is_suspected: gs.Tensor,
     margin: gs.Tensor,
 ) -> gs.Tensor:
@@ -67,34 +81,111 @@ def score(
     Args:
         ops: Where nodes go.
         evidence: What was fitted.
-        summaries: ``summarize`` of each of its sites.
+        values: The activation at each of its sites.
+        sites: What is known of them.
         is_suspected: The original's decision as a mask ``(n, classes)``.
         margin: Margin difference ``(n, 1)``, float32.
     """
-    every = [_distances(ops, site, summaries[site.tensor]) for site in evidence.sites]
-    joined = ops.add("Concat", *every, name="all_distances", axis=0)
-    least = ops.constant("smallest_distance", SMALLEST_DISTANCE, np.float32)
-    distances = ops.add("Max", joined, least, name="distances")  # (views, n, classes)
-    zero = ops.constant("no_distance", 0, np.float32)
-    far = ops.constant("far", np.finfo(np.float32).max, np.float32)
-    own = ops.over(
-        "ReduceSum", ops.add("Where", is_suspected, distances, zero, name="own"), [2], "own_sum"
-    )
-    other = ops.over(
-        "ReduceMin", ops.add("Where", is_suspected, far, distances, name="others"), [2], "nearest"
-    )
-    parts = []
-    for name, value, weights in (("own", own, evidence.own), ("other", other, evidence.other)):
-        logarithm = ops.add("Log", value, name=f"{name}_log")
-        constant = ops.constant(f"{name}_weights", weights[:, None, None], np.float32)
-        weighed = ops.add("Mul", logarithm, constant, name=f"{name}_weighed")
-        parts.append(ops.over("ReduceSum", weighed, [0], f"{name}_part", keepdims=0))
-    unusual = ops.add("Sub", *parts, name="unusual")  # (n, 1)
+    found = _unusual(ops, evidence, values, sites, is_suspected)
     per_logit = ops.constant("margin_weight", evidence.margin, np.float32)
     moved = ops.add("Mul", margin, per_logit, name="margin_part")
-    both = ops.add("Add", unusual, moved, name="both_parts")
+    both = ops.add("Add", found, moved, name="both_parts")
     constant = ops.constant("score_constant", evidence.constant, np.float32)
     return ops.add("Add", both, constant, name="score")
+
+
+def first_score(
+    ops: Operators,
+    evidence: Evidence,
+    values: Mapping[str, gs.Tensor],
+    sites: Mapping[str, Site],
+    is_suspected: gs.Tensor,
+) -> gs.Tensor:
+    """The same of a sample with the typical margin difference."""
+    found = _unusual(ops, evidence, values, sites, is_suspected)
+    typical = evidence.constant + evidence.margin * evidence.typical
+    constant = ops.constant("first_constant", typical, np.float32)
+    return ops.add("Add", found, constant, name="first_score")
+
+
+def second_score(
+    ops: Operators, evidence: Evidence, first: gs.Tensor, margin: gs.Tensor
+) -> gs.Tensor:
+    """What ``score`` computes, of the first score and the margin difference, both ``(n, 1)``."""
+    typical = ops.constant("typical_margin", evidence.typical, np.float32)
+    per_logit = ops.constant("margin_weight", evidence.margin, np.float32)
+    moved = ops.add("Sub", margin, typical, name="untypical_margin")
+    part = ops.add("Mul", moved, per_logit, name="margin_part")
+    return ops.add("Add", first, part, name="second_score")
+
+
+def _unusual(
+    ops: Operators,
+    evidence: Evidence,
+    values: Mapping[str, gs.Tensor],
+    sites: Mapping[str, Site],
+    is_suspected: gs.Tensor,
+) -> gs.Tensor:
+    """What the activations alone give, ``(n, 1)``."""
+    classes = evidence.sites[0].offsets.shape[2]
+    if size_together(evidence) <= MOST_TOGETHER:
+        found = distances_together(ops, evidence, _views(ops, evidence, values, sites))
+    else:
+        every = [
+            _distances(ops, site, summarize(ops, values[site.tensor], sites[site.tensor]))
+            for site in evidence.sites
+        ]
+        joined = ops.add("Concat", *every, name="all_distances", axis=0)
+        found = ops.add("Transpose", joined, name="distances_of_rows", perm=[1, 0, 2])
+    least = ops.constant("smallest_distance", SMALLEST_DISTANCE, np.float32)
+    distances = ops.add("Max", found, least, name="distances")  # (n, views, classes)
+    shape = ops.constant("mask_shape", [-1, 1, classes], np.int64)
+    mask = ops.add("Reshape", is_suspected, shape, name="mask")
+    zero = ops.constant("no_distance", 0, np.float32)
+    far = ops.constant("far", np.finfo(np.float32).max, np.float32)
+    of_own = ops.add("Where", mask, distances, zero, name="own")
+    of_others = ops.add("Where", mask, far, distances, name="others")
+    both = ops.add(
+        "Concat",
+        ops.over("ReduceSum", of_own, [2], "own_sum", keepdims=0),
+        ops.over("ReduceMin", of_others, [2], "nearest", keepdims=0),
+        name="own_and_other",
+        axis=1,
+    )
+    logarithms = ops.add("Log", both, name="logarithms")  # (n, 2 views)
+    weights = np.concatenate([evidence.own, -evidence.other])[:, None]
+    return ops.add(
+        "MatMul", logarithms, ops.constant("weights", weights, np.float32), name="unusual"
+    )
+
+
+def _views(
+    ops: Operators,
+    evidence: Evidence,
+    values: Mapping[str, gs.Tensor],
+    sites: Mapping[str, Site],
+) -> tuple[gs.Tensor, list[tuple[int, int]]]:
+    """All views of all sites side by side, ``(n, channels of all)``, and of each the places of its
+    site and of the view there."""
+    deep: list[gs.Tensor] = []
+    flat: list[gs.Tensor] = []
+    first: list[tuple[int, int]] = []
+    last: list[tuple[int, int]] = []
+    for place, site in enumerate(evidence.sites):
+        pooled = _pooled(ops, values[site.tensor], sites[site.tensor])
+        for view, (tensor, rank) in enumerate(pooled):
+            if rank == 4:
+                deep.append(tensor)
+                first.append((place, view))
+                continue
+            name = f"view/{site.tensor}/{view}"
+            flat.append(tensor if rank == 2 else ops.add("Flatten", tensor, name=name, axis=1))
+            last.append((place, view))
+    if deep:
+        joined = deep[0] if len(deep) == 1 else ops.add("Concat", *deep, name="pooled", axis=1)
+        flat.insert(0, ops.add("Flatten", joined, name="pooled_flat", axis=1))
+    x = flat[0] if len(flat) == 1 else ops.add("Concat", *flat, name="views", axis=1)
+    return x, [*first, *last]
 
 
 def _distances(ops: Operators, site: SiteDistances, summary: gs.Tensor) -> gs.Tensor:

@@ -22,16 +22,18 @@ _AXES_INPUT = {
 
 
 class Operators:
-    """Appends nodes to the end of the main graph, under one name prefix.
+    """Appends nodes to the end of a graph, under one name prefix.
 
     Args:
         surgeon: The model being changed.
         prefix: Put before every new name.
+        graph: The graph; None for the main one.
     """
 
-    def __init__(self, surgeon: Surgeon, prefix: str) -> None:
+    def __init__(self, surgeon: Surgeon, prefix: str, graph: gs.Graph | None = None) -> None:
         self._surgeon = surgeon
         self._prefix = prefix
+        self._graph = surgeon.graph if graph is None else graph
 
     def constant(self, name: str, values: npt.ArrayLike, dtype: npt.DTypeLike) -> gs.Constant:
         """A constant of that type; numbers make it rank 0."""
@@ -42,7 +44,7 @@ class Operators:
     ) -> gs.Tensor:
         """Append a node with one output: ``output`` if given, else a new tensor."""
         target = self._surgeon.variable(self._prefix + name) if output is None else output
-        self._surgeon.graph.nodes.append(
+        self._graph.nodes.append(
             gs.Node(
                 op,
                 name=self._surgeon.fresh_node(self._prefix + name),

@@ -95,6 +95,12 @@ class Surgeon:
         """The same for the names of nodes."""
         return _unique(name, self._node_names)
 
+    def new_graph(self, name: str) -> gs.Graph:
+        """An empty graph, to become an attribute of a new node."""
+        graph = gs.Graph(nodes=[], inputs=[], outputs=[], name=name, opset=self.opset)
+        self._bodies[id(graph)] = (graph, onnx.GraphProto(name=name))
+        return graph
+
     def constant(self, name: str, values: npt.NDArray[Any]) -> gs.Constant:
         """A new constant; an initializer, or a Constant node where the IR is below 4."""
         return gs.Constant(self.fresh(name), values)
@@ -226,7 +232,7 @@ class Surgeon:
 
     def _export_node(self, node: gs.Node, into: onnx.GraphProto, known: frozenset[str]) -> None:
         if id(node) not in self._origins:
-            into.node.append(OnnxExporter.export_node(node))
+            self._export_new(node, into, known)
             return
         origin = self._origins[id(node)][1]
         new = into.node.add()
@@ -248,6 +254,18 @@ class Surgeon:
         present = {attribute.name for attribute in origin.attribute}
         added = {name: value for name, value in node.attrs.items() if name not in present}
         new.attribute.extend(OnnxExporter.export_attributes(added))
+
+    def _export_new(self, node: gs.Node, into: onnx.GraphProto, known: frozenset[str]) -> None:
+        graphs = {name: v for name, v in node.attrs.items() if isinstance(v, gs.Graph)}
+        if not graphs:
+            into.node.append(OnnxExporter.export_node(node))
+            return
+        new = into.node.add(op_type=node.op, name=node.name)
+        new.input.extend(tensor.name for tensor in node.inputs)
+        new.output.extend(tensor.name for tensor in node.outputs)
+        for name, graph in graphs.items():
+            slot = new.attribute.add(name=name, type=onnx.AttributeProto.GRAPH)
+            self._export_graph(graph, slot.g, known)
 
 
 def captures(node: gs.Node) -> list[str]:

@@ -16,6 +16,7 @@ from command_line import QUICK, WRITTEN, Job, contents, mmbm
 from onnx import numpy_helper
 from quadrants import Case
 
+from mmbm_onnx.graph.walk import graphs
 from mmbm_onnx.report.schema import load_schema
 
 ARGS = ("--clean-dir", "clean.npz")
@@ -136,10 +137,15 @@ def test_verify_without_torch_accepts_what_harden_wrote(
 def test_verify_exits_with_1_when_the_attack_still_works(job: Job, case: Case) -> None:
     # The original's own decisions are what a detector that never flags would answer.
     blind = load(job.detector)
-    (threshold,) = [
-        tensor for tensor in blind.graph.initializer if tensor.name == "mmbm_decision/threshold"
+    thresholds = [
+        tensor
+        for _, graph in graphs(blind.graph)
+        for tensor in graph.initializer
+        if tensor.name.endswith("/threshold")
     ]
-    threshold.CopyFrom(numpy_helper.from_array(np.float32(1e9), threshold.name))
+    assert len(thresholds) == 2  # of either stage
+    for tensor in thresholds:
+        tensor.CopyFrom(numpy_helper.from_array(np.float32(1e9), tensor.name))
     onnx.save(blind, job.folder.parent / "blind.onnx")
     done = verify(
         *(job, case, "--triggered", case.triggered, "--max-attack-success-rate", 0.1),
@@ -179,7 +185,12 @@ def change_weight(proto: onnx.ModelProto) -> None:
 
 
 def swap_branches(proto: onnx.ModelProto) -> None:
-    (choice,) = [node for node in proto.graph.node if "logits" in node.output]
+    (choice,) = [
+        node
+        for _, graph in graphs(proto.graph)
+        for node in graph.node
+        if "mmbm_odd/logits" in node.output
+    ]
     assert choice.op_type == "Where"
     flagged, answer, original = choice.input
     choice.input[:] = [flagged, original, answer]

@@ -65,7 +65,15 @@ def pieces() -> dict[str, Any]:
             "detector": Figures(accuracy=1.0, agreement=1.0),
         },
         "detector": DetectorPart(
-            0.01, 0.0, "leave-one-out", "evidence", "gaussian", 30, np.float32(1.5)
+            0.01,
+            0.0,
+            "leave-one-out",
+            "evidence",
+            "original",
+            0.05,
+            "gaussian",
+            30,
+            np.float32(1.5),
         ),
         "latency": [
             Latency(role, 1, 0.001, ratio, 1.0, 2.0, 50)

@@ -24,10 +24,10 @@ from rewriting_helpers import (
 
 from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.rewriting.checks import check_signature, check_written
-from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
+from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import fit_null
-from mmbm_onnx.types import Bounds
+from mmbm_onnx.types import DETECTOR_OUTPUTS, Bounds
 
 
 def flag_share(scores: np.ndarray, rate: float = 0.5):

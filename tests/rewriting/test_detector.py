@@ -10,9 +10,9 @@ from mmbm_onnx import types
 from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.evaluation import predictions
 from mmbm_onnx.rewriting.checks import check_signature, check_written
-from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
+from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.null import Null, fit_null, flags, p_values
-from mmbm_onnx.types import Bounds
+from mmbm_onnx.types import DETECTOR_OUTPUTS, Bounds
 
 BOUND = np.asarray([3, 6, 9, 4], np.float32)
 CONFORMAL = fit_null(np.random.default_rng(5).integers(-3, 8, 399).astype(np.float32), 0.1)

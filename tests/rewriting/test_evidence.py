@@ -18,6 +18,7 @@ from rewriting_helpers import (
     site,
 )
 
+from mmbm_onnx.rewriting import evidence_nodes
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import build_detector, build_probe
 from mmbm_onnx.rewriting.evidence import FEWEST, Evidence, fit_evidence
@@ -53,7 +54,7 @@ def fitted(
     given = np.zeros(n, np.float32) if margins is None else margins
     found = fit_evidence(summaries, classes, given, **arguments)
     assert found is not None
-    return found
+    return found.evidence, found.scores
 
 
 def test_distances_of_full_rank_are_mahalanobis() -> None:
@@ -172,7 +173,7 @@ def test_there_is_no_evidence_of_too_few_samples_or_still_sites() -> None:
         {"still": np.ones_like(summaries), "act": summaries}, classes, margins, **keys
     )
     assert found is not None
-    assert [item.tensor for item in found[0].sites] == ["act"]
+    assert [item.tensor for item in found.evidence.sites] == ["act"]
 
 
 def test_equal_seeds_give_equal_bits() -> None:
@@ -229,7 +230,7 @@ def paired(model: onnx.ModelProto, x: np.ndarray, dtype=np.float32, sites=None, 
         seed=0,
     )
     assert found is not None
-    evidence, scores = found
+    evidence, scores = found.evidence, found.scores
     before = serialized(model)
     built = build_detector(model, face, sites, bounds, fit_null(scores, 0.1), evidence)
     assert serialized(model) == before
@@ -239,8 +240,13 @@ def paired(model: onnx.ModelProto, x: np.ndarray, dtype=np.float32, sites=None, 
     return built, run_named(built, x=other), evidence.scores(*look(other)), other, evidence
 
 
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("opset", [9, 12, 13, 17, 18, 21])
-def test_nodes_compute_the_score(opset: int) -> None:
+def test_nodes_compute_the_score(
+    opset: int, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not together:
+        monkeypatch.setattr(evidence_nodes, "MOST_TOGETHER", 0)
     model = convolutional(opset=opset)
     x = np.random.default_rng(2).normal(size=(80, 2, 6, 6)).astype(np.float32)
     _, answers, expected, other, evidence = paired(model, x)

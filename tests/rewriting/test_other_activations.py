@@ -10,10 +10,11 @@ from rewriting_helpers import interface, parse, random_bounds, run_named
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.rewriting.checks import check_signature, check_written
-from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector, build_probe
+from mmbm_onnx.rewriting.detector import build_detector, build_probe
 from mmbm_onnx.rewriting.evidence import fit_evidence
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import fit_null
+from mmbm_onnx.types import DETECTOR_OUTPUTS
 
 NETWORK = """
     net (float[N, 2, 6, 6] x) => (float[N, 3] logits)
@@ -97,7 +98,7 @@ def test_it_is_bounded_and_paired(form: str) -> None:
     every = np.ones(len(x), bool)
     found = fit_evidence(*look(x), right=every, learned_on=~every, classes=3, seed=0)
     assert found is not None
-    evidence, scores = found
+    evidence, scores = found.evidence, found.scores
     (summary,) = look(x)[0].values()
     assert evidence.sites[0].signed == (summary < 0).any()
     assert evidence.sites[0].signed or kind not in ("LeakyRelu", "PRelu", "Elu", "Selu", "Celu")

@@ -9,9 +9,9 @@ import pytest
 from rewriting_helpers import interface, parse, run_named, site
 
 from mmbm_onnx.rewriting.checks import check_signature, check_written
-from mmbm_onnx.rewriting.detector import DETECTOR_OUTPUTS, build_detector
+from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.null import fit_null
-from mmbm_onnx.types import Bounds
+from mmbm_onnx.types import DETECTOR_OUTPUTS, Bounds
 
 KINDS = {"float": np.float32, "float16": np.float16, "double": np.float64}
 NULL = fit_null(np.random.default_rng(5).integers(-8, 8, 399).astype(np.float32), 0.2)
