@@ -32,6 +32,7 @@ _SAMPLES = 200  # that batches are drawn from
 _TOLD = {
     "hardened": "The hardened graph",
     "min": "Hardened, `--fold never`",
+    "int8": "The hardened graph, quantized to int8",
     "detector": "The detector graph",
     "both": "The detector, `--cascade never`",
 }

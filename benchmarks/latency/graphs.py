@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.latency.networks import Network
+from benchmarks.quantized.static import quantized
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.sites import find_sites
@@ -22,11 +23,13 @@ from mmbm_onnx.types import Bounds, Choice, Samples
 
 _SAMPLES = 120  # half of them for the detector's distances, half for its null
 _BATCH = 8
+_RANGES = 16  # samples that ranges of int8 are taken from
 _RATE = 0.01
 
 
 def graphs(network: Network) -> dict[str, onnx.ModelProto]:
-    """The original; hardened with Min and with bounds folded; the detector in one and two stages.
+    """The original; hardened with Min, with bounds folded, and that in int8; the detector in one
+    and two stages.
 
     Bounds are where learning starts: each channel's mean and standard deviation on samples. What
     they are does not change what they cost.
@@ -39,10 +42,12 @@ def graphs(network: Network) -> dict[str, onnx.ModelProto]:
     found = activation_statistics(classifier, torch.from_numpy(x[:16]), sites, "channel", _BATCH)
     bounds = Bounds({name: _start(one.mean, one.std) for name, one in found.items()})
     del classifier
+    hardened = fold_bounds(proto, sites, bounds, unscaled=(interface.logits,)).proto
     return {
         "original": proto,
         "min": insert_bounds(proto, sites, bounds),
-        "hardened": fold_bounds(proto, sites, bounds, unscaled=(interface.logits,)).proto,
+        "hardened": hardened,
+        "int8": quantized(hardened, x[:_RANGES]),
         "both": _detector(proto, bounds, x, "never"),
         "detector": _detector(proto, bounds, x, "auto"),
     }

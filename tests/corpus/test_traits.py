@@ -12,6 +12,7 @@ from large import save_outside, treat_as_large
 from traits import TRAITS, repeated
 
 from mmbm_onnx.errors import ModelError
+from mmbm_onnx.evaluation.compare import rows_that_differ
 from mmbm_onnx.evaluation.predictions import predict, predict_detector
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import check_parity, relative_difference
@@ -22,6 +23,10 @@ from mmbm_onnx.graph.mapped import mapped
 from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.read import read_model
 from mmbm_onnx.graph.sites import find_sites
+from mmbm_onnx.graph.walk import standard_opset
+from mmbm_onnx.learning.fit import Learned
+from mmbm_onnx.pipeline.pairing import Pairing
+from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.folding.fold import fold_bounds
@@ -29,7 +34,7 @@ from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.runtime.batches import run_logits
 from mmbm_onnx.runtime.sessions import Session
-from mmbm_onnx.types import DETECTOR_OUTPUTS, Bounds
+from mmbm_onnx.types import DETECTOR_OUTPUTS, Bounds, Samples
 
 SAMPLES = 40
 
@@ -96,6 +101,35 @@ def test_it_is_read_executed_bounded_and_paired(name: str, tmp_path: Path) -> No
     assert np.array_equal(verdicts.outputs[face.output][kept], before.outputs[face.output][kept])
     assert np.array_equal(verdicts.suspected, before.classes)
     assert (verdicts.classes[~kept] != before.classes[~kept]).all()
+
+
+@pytest.mark.parametrize("name", TRAITS)
+def test_its_detector_goes_by_evidence_in_two_stages(name: str) -> None:
+    known = TRAITS[name]
+    proto, _ = inline_activation_functions(known.build())
+    face = find_interface(proto, logits_name=known.logits)
+    sites = find_sites(proto, logits=face.logits).sites
+    bounds = Bounds({site.tensor: np.full((), 0.3, np.float32) for site in sites})
+    x = known.samples(5 * SAMPLES)
+    run = Runner(face, None, 1, 50)
+    fit, calibration = Samples(x[::2]), Samples(x[1::2])
+    hardened = insert_bounds(proto, sites, bounds)
+    answers = run.answers(proto, calibration.x), run.answers(hardened, calibration.x)
+    pairing = Pairing(
+        run, proto, face, sites, Learned(bounds, [], len(fit)), fit, calibration, 0, {}
+    )
+    paired = pairing.pair(*answers, 0.05, "evidence")
+    assert (paired.score, paired.read) == ("evidence", "original"), paired.warnings
+    opset = standard_opset(proto.opset_import)
+    assert opset is not None
+    assert (paired.odd is not None) == (face.batch is None and opset >= 11)
+
+    fresh = known.samples(7 * SAMPLES)[5 * SAMPLES :]
+    before, verdicts = run.answers(proto, fresh), run.verdicts(paired.detector, fresh)
+    assert 0 < verdicts.flagged.sum() < SAMPLES
+    shared = {output: verdicts.outputs[output] for output in before.outputs}
+    assert not (rows_that_differ(before.outputs, shared) & ~verdicts.flagged).any()
+    assert np.array_equal(verdicts.suspected, before.classes)
 
 
 @pytest.mark.parametrize("name", TRAITS)
