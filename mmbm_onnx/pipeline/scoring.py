@@ -142,10 +142,12 @@ def score_clean(
     right = np.ones(len(x), np.bool_)
     if len(known) == len(labels):
         right = verdicts.suspected == np.concatenate(known)
+    originals = None if odd is None else _margins(run.logits(proto, x), verdicts.suspected)
     found = fit_evidence(
         summaries,
         verdicts.suspected,
         np.asarray(verdicts.score, np.float32),
+        originals,
         right=right,
         learned_on=np.arange(len(x)) >= count,
         classes=interface.classes,
@@ -165,11 +167,11 @@ def score_clean(
         verdicts.suspected[:count],
     )
     expected = evidence.scores(*calibrated, by_margin)
-    if odd is None:
+    if originals is None or odd is None:
         return Scoring(evidence, scores, scores[:count], expected, corrected)
     gate = np.quantile(found.firsts, 1 - odd).astype(np.float32)
     scores = np.where(found.firsts < gate, found.firsts, scores)
-    firsts = evidence.scores(*calibrated, np.full_like(by_margin, evidence.typical))
+    firsts = evidence.firsts(*calibrated, originals[:count])
     return Scoring(
         evidence,
         scores,
@@ -179,6 +181,16 @@ def score_clean(
         gate=float(gate),
         certain=np.abs(firsts - gate) > _NEAR * np.abs(firsts).max(initial=1.0),
     )
+
+
+def _margins(logits: npt.NDArray[np.float32], classes: IntArray) -> npt.NDArray[np.float32]:
+    """Margins ``(n,)`` of these classes."""
+    logits = logits.reshape(len(logits), -1)
+    if logits.shape[1] == 1:  # see ``Interface.single``
+        logits = np.concatenate([-logits / 2, logits / 2], axis=1)
+    own = np.arange(logits.shape[1]) == classes[:, None]
+    others = np.where(own, np.float32(-np.inf), logits).max(1)
+    return np.asarray(logits[np.arange(len(logits)), classes] - others, np.float32)
 
 
 def _decided(given: Predictions, classes: IntArray) -> BoolArray:

@@ -1,10 +1,10 @@
 """The detector graph in two stages: the bounded branch runs for the samples that look odd.
 
-The first stage is evidence that is read where the original runs. Most samples look like the clean
-ones of their class, so that no margin difference would make them improbable enough to be flagged;
-they are done. The others are gathered, go through the bounded branch, which gives their margin
-difference, their score and their answer, and are scattered back. Where there are none, an If runs
-nothing.
+The first stage is evidence that is read where the original runs, and the original's margin: only
+what is there can be taken from it. Most samples look so much like the clean ones of their class that
+hardly any margin difference would make them improbable enough to be flagged; they are done. The
+others are gathered, go through the bounded branch, which gives their margin difference, their score
+and their answer, and are scattered back. Where there are none, an If runs nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import value_types
 from mmbm_onnx.rewriting.branches import Branch
-from mmbm_onnx.rewriting.decision import as_float32, decide, flag, p_value, suspect
+from mmbm_onnx.rewriting.decision import as_float32, decide, flag, margin, p_value, suspect
 from mmbm_onnx.rewriting.evidence import Evidence
 from mmbm_onnx.rewriting.evidence_nodes import (
     first_score,
-    second_score,
+    score,
+    unusual,
     watched_sites,
 )
 from mmbm_onnx.rewriting.harden import locate
@@ -120,9 +121,10 @@ def build_cascade(
     outer = Operators(surgeon, _DECISION)
     columns = logits.columns(outer, raw, "original")
     suspected, mask = suspect(outer, columns, logits.dtype, interface.classes)
-    first = first_score(ops, evidence, values, watched, mask)
-    # Logits that are no numbers make the score none, and it is then not below the gate.
     wide = as_float32(outer, columns, logits.dtype, "logits_of_all")
+    by_activations = unusual(ops, evidence, values, watched, mask)
+    first = first_score(ops, evidence, by_activations, margin(outer, mask, wide, "margin_of_all"))
+    # Logits that are no numbers make the score none, and it is then not below the gate.
     nothing = outer.add("Mul", wide, outer.constant("nothing", 0, np.float32), name="nothings")
     first = outer.add("Add", first, outer.reduce("ReduceSum", nothing, "no_number"), name="first")
     below = outer.add("Less", first, outer.constant("gate", gate, np.float32), name="is_usual")
@@ -149,7 +151,7 @@ def build_cascade(
     taken(x, "input", branch.feed(interface.input))
     bounded = logits.columns(inside, branch.build(), "bounded")
     original = logits.columns(inside, taken(raw, "odd_logits"), "original")
-    own = taken(first, "first")
+    own = taken(by_activations, "unusual")
     decision = decide(
         inside,
         original,
@@ -157,7 +159,7 @@ def build_cascade(
         logits.dtype,
         interface.classes,
         null,
-        lambda _, margin: second_score(inside, evidence, own, margin),
+        lambda _, difference: score(inside, evidence, own, difference),
         evidence.usual,
     )
     answers = branch.build_heads(logits.restored(inside, decision.logits))
@@ -188,7 +190,7 @@ def build_cascade(
         surgeon.graph.outputs[index] = either(
             put_back(tensor, best, f"{name}/all"), tensor, name, gs.Variable(name)
         )
-    score = either(
+    scores = either(
         put_back(first, decision.score, "all_scores"),
         first,
         "scores",
@@ -211,9 +213,9 @@ def build_cascade(
         )
     )
     told = {
-        FLAGGED: flag(outer, null, score),
-        P_VALUE: p_value(outer, null, score),
-        SCORE: score,
+        FLAGGED: flag(outer, null, scores),
+        P_VALUE: p_value(outer, null, scores),
+        SCORE: scores,
         SUSPECTED: suspected,
         CORRECTED: corrected,
     }

@@ -78,7 +78,7 @@ def decide(
     suspected, mask = _suspect(ops, original if dtype == TensorProto.DOUBLE else first, classes)
 
     margins = [
-        _margin(ops, mask, logits, f"{name}_margin")
+        margin(ops, mask, logits, f"{name}_margin")
         for name, logits in (("original", first), ("bounded", second))
     ]
     difference = ops.add("Sub", *margins, name="margin_difference")
@@ -139,7 +139,8 @@ def as_float32(ops: Operators, tensor: gs.Tensor, dtype: int, name: str) -> gs.T
     return tensor if dtype == TensorProto.FLOAT else ops.cast(tensor, TensorProto.FLOAT, name)
 
 
-def _margin(ops: Operators, mask: gs.Tensor, logits: gs.Tensor, name: str) -> gs.Tensor:
+def margin(ops: Operators, mask: gs.Tensor, logits: gs.Tensor, name: str) -> gs.Tensor:
+    """Margin ``(n, 1)`` of the class in the mask ``(n, classes)``, of float32 logits."""
     zero = ops.constant(f"{name}_zero", 0, np.float32)
     lowest = ops.constant(f"{name}_lowest", -np.inf, np.float32)
     own = ops.add("Where", mask, logits, zero, name=f"{name}_own")

@@ -16,7 +16,7 @@ from mmbm_onnx.rewriting.branches import Branch
 from mmbm_onnx.rewriting.cascade import first_stage_sites
 from mmbm_onnx.rewriting.decision import decide, p_value
 from mmbm_onnx.rewriting.evidence import Evidence
-from mmbm_onnx.rewriting.evidence_nodes import score, summarize, watched_sites
+from mmbm_onnx.rewriting.evidence_nodes import score, summarize, unusual, watched_sites
 from mmbm_onnx.rewriting.harden import locate
 from mmbm_onnx.rewriting.heads import (
     Logits,
@@ -95,7 +95,9 @@ def build_detector(
         values = {site.tensor: producing(pair.surgeon, site.tensor) for site in evidence.sites}
     return pair.decided(
         null,
-        lambda mask, margin: score(ops, evidence, values, known, mask, margin),
+        lambda mask, margin: score(
+            ops, evidence, unusual(ops, evidence, values, known, mask), margin
+        ),
         stays_below=evidence.usual,
     )
 

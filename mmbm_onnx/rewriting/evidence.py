@@ -94,7 +94,8 @@ class Evidence:
         own, other: float32 ``(views of all sites,)``.
         margin: Per logit.
         constant: Brings the mean clean score to 0.
-        typical: Mean margin difference of clean samples, logits.
+        first_margin: Per logit, of the original's margin in the first score.
+        first_constant: Brings the mean clean first score to 0.
         usual: Margin difference below which bounds have taken less than they take from clean
             samples, logits: a standard deviation below their mean.
     """
@@ -104,7 +105,8 @@ class Evidence:
     other: npt.NDArray[np.float32]
     margin: float
     constant: float
-    typical: float
+    first_margin: float
+    first_constant: float
     usual: float
 
     def scores(
@@ -113,11 +115,29 @@ class Evidence:
         decisions: IntArray,
         margins: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
-        """The score of each sample, ``(n,)``; see ``fit_evidence`` for the arguments. For a score
-        without the bounded branch, ``typical`` stands for its margin difference."""
-        own, other = _logarithms([site(summaries[site.tensor]) for site in self.sites], decisions)
-        found = own @ self.own - other @ self.other + self.margin * margins + self.constant
+        """The score of each sample, ``(n,)``; see ``fit_evidence`` for the arguments."""
+        found = self._unusual(summaries, decisions) + self.margin * margins + self.constant
         return np.asarray(found, np.float32)
+
+    def firsts(
+        self,
+        summaries: Mapping[str, npt.NDArray[np.float32]],
+        decisions: IntArray,
+        originals: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float32]:
+        """The first score of each sample, ``(n,)``, which is known without the bounded branch: the
+        original's margin stands for the margin difference, since only what is there can be taken.
+        """
+        found = self._unusual(summaries, decisions)
+        found = found + self.first_margin * originals + self.first_constant
+        return np.asarray(found, np.float32)
+
+    def _unusual(
+        self, summaries: Mapping[str, npt.NDArray[np.float32]], decisions: IntArray
+    ) -> Floats:
+        own, other = _logarithms([site(summaries[site.tensor]) for site in self.sites], decisions)
+        found: Floats = own @ self.own - other @ self.other
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +147,7 @@ class Fitted:
     Attributes:
         evidence: The evidence.
         scores: float32 ``(n,)``.
-        firsts: The same without the bounded branch: by its typical margin difference.
+        firsts: Their first scores (see ``Evidence.firsts``), float32 ``(n,)``.
     """
 
     evidence: Evidence
@@ -139,6 +159,7 @@ def fit_evidence(
     summaries: Mapping[str, npt.NDArray[np.float32]],
     decisions: IntArray,
     margins: npt.NDArray[np.float32],
+    originals: npt.NDArray[np.float32] | None = None,
     *,
     right: BoolArray,
     learned_on: BoolArray,
@@ -156,6 +177,7 @@ def fit_evidence(
             channel's mean and maximum over positions (or its value): ``(views, n, channels)``.
         decisions: The original's, ``(n,)``.
         margins: Margin differences ``(n,)``, in logits.
+        originals: The original's margins ``(n,)``, in logits; None where no first score is needed.
         right: Which decisions are right; only their samples tell what a class looks like.
         learned_on: Which samples bounds were learned on.
         classes: Number of classes.
@@ -188,6 +210,7 @@ def fit_evidence(
     margin_middle, margin_spread = _standard(margins[:, None], _SMALLEST_MARGIN_SPREAD)
     share = 1 / (2 * views)
     margin = _MARGIN / float(margin_spread[0])
+    first_middle, first_margin = _first(originals)
     evidence = Evidence(
         sites=fit(np.ones(len(decisions), np.bool_)),
         own=(share * (1 / spread[:views] + 1 / spread[views:])).astype(np.float32),
@@ -196,15 +219,29 @@ def fit_evidence(
         constant=float(
             np.float32(-share * (middle / spread).sum() - margin * float(margin_middle[0]))
         ),
-        typical=float(np.float32(margin_middle[0])),
+        first_margin=float(np.float32(first_margin)),
+        first_constant=float(
+            np.float32(-share * (middle / spread).sum() - first_margin * first_middle)
+        ),
         usual=float(np.float32(margin_middle[0] - margin_spread[0])),
     )
-    unusual = own @ evidence.own - other @ evidence.other + evidence.constant
+    unusual = own @ evidence.own - other @ evidence.other
+    firsts = unusual + evidence.first_constant
+    if originals is not None:
+        firsts = firsts + evidence.first_margin * originals
     return Fitted(
         evidence,
-        np.asarray(unusual + evidence.margin * margins, np.float32),
-        np.asarray(unusual + evidence.margin * evidence.typical, np.float32),
+        np.asarray(unusual + evidence.margin * margins + evidence.constant, np.float32),
+        np.asarray(firsts, np.float32),
     )
+
+
+def _first(originals: npt.NDArray[np.float32] | None) -> tuple[float, float]:
+    """Mean of the original's margins, and their weight: that of margin differences."""
+    if originals is None or not np.isfinite(originals).all():
+        return 0.0, 0.0
+    middle, spread = _standard(originals[:, None], _SMALLEST_MARGIN_SPREAD)
+    return float(middle[0]), _MARGIN / float(spread[0])
 
 
 def _varies(summaries: npt.NDArray[np.float32]) -> bool:

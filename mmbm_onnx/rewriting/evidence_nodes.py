@@ -68,15 +68,49 @@ def _pooled(ops: Operators, tensor: gs.Tensor, site: Site) -> list[tuple[gs.Tens
     ]
 
 
-def score(
+def score(ops: Operators, evidence: Evidence, unusual: gs.Tensor, margin: gs.Tensor) -> gs.Tensor:
+    """The score ``(n, 1)``, float32, as ``Evidence.scores`` computes it.
+
+    Args:
+        ops: Where nodes go.
+        evidence: What was fitted.
+        unusual: What the activations alone give: see ``unusual``.
+        margin: Margin difference ``(n, 1)``, float32.
+    """
+    return _with_margin(ops, unusual, margin, evidence.margin, evidence.constant, "score")
+
+
+def first_score(
+    ops: Operators, evidence: Evidence, unusual: gs.Tensor, margin: gs.Tensor
+) -> gs.Tensor:
+    """The first score ``(n, 1)``, as ``Evidence.firsts`` computes it, of the original's margin."""
+    weights = evidence.first_margin, evidence.first_constant
+    return _with_margin(ops, unusual, margin, *weights, "first_score")
+
+
+def _with_margin(
+    ops: Operators,
+    unusual: gs.Tensor,
+    margin: gs.Tensor,
+    per_logit: float,
+    constant: float,
+    name: str,
+) -> gs.Tensor:
+    weight = ops.constant(f"{name}/per_logit", per_logit, np.float32)
+    both = ops.add(
+        "Add", unusual, ops.add("Mul", margin, weight, name=f"{name}/margin"), name=f"{name}/both"
+    )
+    return ops.add("Add", both, ops.constant(f"{name}/constant", constant, np.float32), name=name)
+
+
+def unusual(
     ops: Operators,
     evidence: Evidence,
     values: Mapping[str, gs.Tensor],
     sites: Mapping[str, Site],
     is_suspected: gs.Tensor,
-    margin: gs.Tensor,
 ) -> gs.Tensor:
-    """The score ``(n, 1)``, float32, as ``Evidence.scores`` computes it.
+    """What the activations alone give, ``(n, 1)``, float32.
 
     Args:
         ops: Where nodes go.
@@ -84,49 +118,7 @@ def score(
         values: The activation at each of its sites.
         sites: What is known of them.
         is_suspected: The original's decision as a mask ``(n, classes)``.
-        margin: Margin difference ``(n, 1)``, float32.
     """
-    found = _unusual(ops, evidence, values, sites, is_suspected)
-    per_logit = ops.constant("margin_weight", evidence.margin, np.float32)
-    moved = ops.add("Mul", margin, per_logit, name="margin_part")
-    both = ops.add("Add", found, moved, name="both_parts")
-    constant = ops.constant("score_constant", evidence.constant, np.float32)
-    return ops.add("Add", both, constant, name="score")
-
-
-def first_score(
-    ops: Operators,
-    evidence: Evidence,
-    values: Mapping[str, gs.Tensor],
-    sites: Mapping[str, Site],
-    is_suspected: gs.Tensor,
-) -> gs.Tensor:
-    """The same of a sample with the typical margin difference."""
-    found = _unusual(ops, evidence, values, sites, is_suspected)
-    typical = evidence.constant + evidence.margin * evidence.typical
-    constant = ops.constant("first_constant", typical, np.float32)
-    return ops.add("Add", found, constant, name="first_score")
-
-
-def second_score(
-    ops: Operators, evidence: Evidence, first: gs.Tensor, margin: gs.Tensor
-) -> gs.Tensor:
-    """What ``score`` computes, of the first score and the margin difference, both ``(n, 1)``."""
-    typical = ops.constant("typical_margin", evidence.typical, np.float32)
-    per_logit = ops.constant("margin_weight", evidence.margin, np.float32)
-    moved = ops.add("Sub", margin, typical, name="untypical_margin")
-    part = ops.add("Mul", moved, per_logit, name="margin_part")
-    return ops.add("Add", first, part, name="second_score")
-
-
-def _unusual(
-    ops: Operators,
-    evidence: Evidence,
-    values: Mapping[str, gs.Tensor],
-    sites: Mapping[str, Site],
-    is_suspected: gs.Tensor,
-) -> gs.Tensor:
-    """What the activations alone give, ``(n, 1)``."""
     classes = evidence.sites[0].offsets.shape[2]
     if size_together(evidence) <= MOST_TOGETHER:
         found = distances_together(ops, evidence, _views(ops, evidence, values, sites))

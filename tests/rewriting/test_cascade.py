@@ -75,18 +75,21 @@ class Case:
     clean: np.ndarray  # cross-fitted scores of one stage
     firsts: np.ndarray
 
-    def look(self, x: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray]:
+    def look(
+        self, x: np.ndarray
+    ) -> tuple[Mapping[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
         probe, outputs = build_probe(
             self.model, self.face, self.sites, self.bounds, summaries="original"
         )
         answers = run_named(probe, x=x)
         summaries = {tensor: answers[name].transpose(1, 0, 2) for tensor, name in outputs.items()}
-        return summaries, answers["mmbm_suspected_class"], answers["mmbm_score"]
+        logits = run_named(self.model, x=x)["logits"].astype(np.float32)
+        low, high = np.sort(logits)[:, -2:].T
+        return summaries, answers["mmbm_suspected_class"], answers["mmbm_score"], high - low
 
     def scores(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        summaries, classes, margins = self.look(x)
-        typical = np.full_like(margins, self.evidence.typical)
-        first = self.evidence.scores(summaries, classes, typical)
+        summaries, classes, margins, originals = self.look(x)
+        first = self.evidence.firsts(summaries, classes, originals)
         return first, self.evidence.scores(summaries, classes, margins)
 
     def built(self, null: Null, gate: float) -> onnx.ModelProto:
