@@ -168,6 +168,8 @@ def harden(
     """
     if no_detector and detector_output is not None:
         raise click.UsageError("--no-detector and --detector-output exclude each other")
+    if no_detector and options["cascade"] == "always":
+        raise click.UsageError("--no-detector and --cascade always exclude each other")
     outputs = _outputs(model, output, detector_output, report_path)
     if no_detector:
         del outputs["detector_output"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -26,7 +26,7 @@ def bench(
     original: ModelSource,
     *others: ModelSource,
     samples: SampleSource | None = None,
-    batch_sizes: Sequence[int] = (1, 8),
+    batch_sizes: Sequence[int] | int = (1, 8),
     threads: Sequence[int] | int | None = None,
     seconds: float = 5.0,
     max_ratio: float | None = None,
@@ -44,7 +44,8 @@ def bench(
         others: Graphs that are fed as it is: the hardened one, the detector.
         samples: What to feed: an image folder, an ``.npz``, ``Samples``, or an array pair
             ``(x, y)``; None feeds numbers from the unit interval.
-        batch_sizes: Samples in a run; a fixed batch of the model takes their place.
+        batch_sizes: Samples in a run, one number or several; a fixed batch of the model takes their
+            place.
         threads: Threads within one operator, one number or several; None lets ONNX Runtime choose.
         seconds: Time to spend on each batch size and number of threads.
         max_ratio: Gate: no graph may take more than this many times the original's time.
@@ -59,9 +60,8 @@ def bench(
     """
     counts: list[int | None] = [None]
     if threads is not None:
-        given = threads if isinstance(threads, Sequence) else [threads]
-        counts = [whole("threads", count, 1) for count in given]
-    sizes = [whole("batch_sizes", size, 1) for size in batch_sizes]
+        counts = [whole("threads", count, 1) for count in _several(threads)]
+    sizes = [whole("batch_sizes", size, 1) for size in _several(batch_sizes)]
     if not counts or not sizes:
         raise OptionError("bench needs a batch size, and where threads are given, one number")
     seconds = _positive("seconds", seconds)
@@ -91,6 +91,10 @@ def bench(
         memory=memory,
         libraries=library_versions(),
     )
+
+
+def _several(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, Iterable) else [given]
 
 
 def _positive(name: str, value: Any) -> float:

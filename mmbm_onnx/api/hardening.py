@@ -135,6 +135,9 @@ def harden(
         if choice not in ("auto", "always", "never"):
             raise OptionError(f"{name} is {choice!r}, expected 'auto', 'always' or 'never'")
 
+    if cascade == "always" and not detector:
+        raise OptionError("cascade 'always' asks for a detector, and detector=False for none")
+
     # Imported here, so that verify and inspect never load torch; and torch last, so that what is
     # wrong with model or samples is told without waiting for it.
     from mmbm_onnx.learning.settings import settings_for

@@ -155,21 +155,21 @@ def bench_graphs(
     """
     if len(models) < 2:
         raise OptionError("a comparison needs two graphs at least")
-    graphs = {model.label: model for model in models}
-    if len(graphs) < len(models):
-        raise OptionError("a graph is named twice; compare each with the original once")
+    names = _names(models)
+    graphs = dict(zip(names, models, strict=True))
+    sizes = list(dict.fromkeys([interface.batch] if interface and interface.batch else batch_sizes))
     first = models[0]
     interface = interface or find_interface(first.proto, label=first.label)
     for model in models[1:]:
         _check_input(model, interface, first)
     timings = []
-    for count in threads:
+    for count in dict.fromkeys(threads):
         found = measure_latency(
             {label: model.proto for label, model in graphs.items()},
             interface,
             x=x,
-            batch_sizes=batch_sizes,
-            seconds=seconds * len(batch_sizes),
+            batch_sizes=sizes,
+            seconds=seconds * len(sizes),
             seed=seed,
             provider=provider,
             threads=count,
@@ -183,12 +183,12 @@ def bench_graphs(
     return BenchResult(
         files=tuple(
             BenchedFile(
-                model.label,
+                name,
                 model.sha256,
                 peak,
                 peak / peaks[0] if peak is not None and peaks[0] else None,
             )
-            for model, peak in zip(models, peaks, strict=True)
+            for name, model, peak in zip(names, models, peaks, strict=True)
         ),
         timings=tuple(timings),
         providers=Session(first.proto, provider=provider).providers,
@@ -196,6 +196,21 @@ def bench_graphs(
         max_ratio=max_ratio,
         libraries=libraries or {},
     )
+
+
+def _names(models: Sequence[OnnxModel]) -> list[str]:
+    """What graphs are called: models in memory may have one name, files may not."""
+    paths = [model.path for model in models if model.path is not None]
+    if len(set(paths)) < len(paths):
+        raise OptionError("a graph is named twice; compare each with the original once")
+    names: list[str] = []
+    for model in models:
+        name, count = model.label, 1
+        while name in names:
+            count += 1
+            name = f"{model.label} ({count})"
+        names.append(name)
+    return names
 
 
 def _check_input(model: OnnxModel, interface: Interface, first: OnnxModel) -> None:

@@ -36,6 +36,7 @@ FALSE_POSITIVE_RATE = "false_positive_rate"
 
 _BOUNDED = "mmbm_bounded/"
 _DECISION = "mmbm_decision/"
+_ODD = "mmbm_odd/"
 _SAMPLES = 64
 _AMPLIFIED = 4.0
 _SPIKES = 0.05
@@ -247,6 +248,8 @@ def detector_threshold(detector: onnx.ModelProto, verdicts: Verdicts) -> Gate:
         null, threshold = _stored_null(constant_values(detector.graph), rate)
     except RewriteError as error:
         return holds(name, False, str(error))
+    if found := _stages(detector, threshold):
+        return holds(name, False, found)
     if not _close(threshold, null):
         message = (
             f"the threshold is {threshold:.6g}, its null gives {null.threshold:.6g} at a "
@@ -271,6 +274,31 @@ def detector_threshold(detector: onnx.ModelProto, verdicts: Verdicts) -> Gate:
             )
             return holds(name, False, message)
     return holds(name, True, f"{null.kind} threshold {threshold:.6g} of its null at {rate:g}")
+
+
+def _stages(detector: onnx.ModelProto, threshold: float) -> str:
+    """What is wrong with a detector in two stages, or nothing: the second flags by the same
+    threshold, the first lets no sample go that is above it, and decides what runs; and nothing in
+    there takes the place of what the original has."""
+    own = constant_values(detector.graph)
+    made = {name for node in detector.graph.node for name in node.output if name}
+    for node in detector.graph.node:
+        if not any(output.startswith(_DECISION) for output in node.output):
+            continue
+        for _, top in inner_graphs(node):
+            if list(node.input) != [f"{_DECISION}any_odd"]:
+                return f"its second stage runs by {node.input[0]!r}"
+            inner = constant_values(top)
+            taken = {name for part in top.node for name in part.output if name} | inner.keys()
+            if shadowed := sorted(taken & (own.keys() | made)):
+                return f"{shadowed[0]!r} is made again in a branch of its second stage"
+            gate = own.get(f"{_DECISION}gate")
+            if gate is None or not float(to_array(gate).reshape(())) <= threshold:
+                return "its first stage lets samples go that score above the threshold"
+            second = inner.get(f"{_ODD}threshold")
+            if second is not None and float(to_array(second).reshape(())) != threshold:
+                return "its two stages have different thresholds"
+    return ""
 
 
 def _stated_rate(detector: onnx.ModelProto) -> float:

@@ -30,10 +30,9 @@ class Latency:
         graph: Its role, as given to `measure_latency`.
         batch_size: Samples in a run.
         seconds: Time of a run: the mean over batches of samples of the median of each one's runs.
-        ratio: The same in that of the first graph.
-        ratio_low: Lower quartile over the rounds of its time to the first graph's in the same
-            round. (Where time depends on the samples, a few slow rounds may take the ratio above
-            both quartiles.)
+        ratio: The same of its time to the first graph's in the same round.
+        ratio_low: Lower quartile of that over all rounds. (Where time depends on the samples, a few
+            slow rounds may take the ratio above both quartiles.)
         ratio_high: Upper quartile.
         rounds: Number of rounds.
     """
@@ -93,7 +92,7 @@ def measure_latency(
     found: dict[tuple[int, str], Latency] = {}
     for roles in together:
         sessions = {
-            role: Session(graphs[role], provider=provider, threads=threads, spin=False)
+            role: Session(graphs[role], provider=provider, threads=threads, spin=False, label=role)
             for role in roles
         }
         for size, feeds in batches.items():
@@ -110,9 +109,10 @@ def _latencies(
 ) -> dict[str, Latency]:
     """What the times ``(rounds, roles)`` of runs say, with so many batches in turn."""
     ratios = times / times[:, :1]
-    typical = np.mean(
-        [np.median(times[batch::batches], axis=0) for batch in range(min(batches, len(times)))],
-        axis=0,
+    different = range(min(batches, len(times)))
+    typical, middle = (
+        np.mean([np.median(values[batch::batches], axis=0) for batch in different], axis=0)
+        for values in (times, ratios)
     )
     results = {}
     for column, role in enumerate(roles):
@@ -121,7 +121,7 @@ def _latencies(
             graph=role,
             batch_size=size,
             seconds=float(typical[column]),
-            ratio=float(typical[column] / typical[0]),
+            ratio=float(middle[column]),
             ratio_low=float(low),
             ratio_high=float(high),
             rounds=len(times),

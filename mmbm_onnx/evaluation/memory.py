@@ -1,9 +1,5 @@
-"""How much memory a graph takes in ONNX Runtime, measured in a process of its own.
-
-    python -m mmbm_onnx.evaluation.memory < request.json
-
-is that process: it loads one graph, runs it a few times, and prints its peak in bytes.
-"""
+"""How much memory a graph takes in ONNX Runtime, measured in a process of its own, which loads one
+graph, runs it a few times, and prints its peak in bytes."""
 
 from __future__ import annotations
 
@@ -18,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmbm_onnx.errors import ModelError
+from mmbm_onnx.runtime.providers import load_onnxruntime
 from mmbm_onnx.runtime.sessions import Session
 
 _RUNS = 3
@@ -55,7 +52,7 @@ def peak_memory(
             "threads": threads,
         }
         found = subprocess.run(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-c", _program()],
             input=json.dumps(request),
             capture_output=True,
             text=True,
@@ -66,6 +63,22 @@ def peak_memory(
     except ValueError:
         last = (found.stderr.strip().splitlines() or ["no output"])[-1]
         raise ModelError(f"{model}: its memory cannot be measured: {last[:300]}") from None
+
+
+def _program() -> str:
+    """What the process runs. Files in the current directory, where a stranger's model may lie, are
+    no modules to it."""
+    root = str(Path(__file__).resolve().parents[2])
+    return (
+        f"import sys; sys.path[:] = [path for path in sys.path if path] + [{root!r}]\n"
+        f"from {__name__} import main; main()"
+    )
+
+
+def main() -> None:
+    """Measure what standard input asks for, and print it."""
+    load_onnxruntime()  # before memory is looked at for the first time
+    print(_measure(json.load(sys.stdin)))
 
 
 def _measure(request: dict[str, Any]) -> int:
@@ -85,10 +98,3 @@ def _status(name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"{_STATUS} has no {name}")
-
-
-if __name__ == "__main__":
-    from mmbm_onnx.runtime.providers import load_onnxruntime
-
-    load_onnxruntime()  # before memory is looked at for the first time
-    print(_measure(json.load(sys.stdin)))

@@ -62,7 +62,7 @@ def _difference(original: onnx.GraphProto, hardened: onnx.GraphProto, sites: fro
         if _head(old) != _head(new):
             return f"the node that computes {name!r} is not the original's"
         for (_, inside), (_, other) in zip(inner_graphs(old), inner_graphs(new), strict=True):
-            if _frame(inside) != _frame(other):
+            if _frame(inside, bounds=not sites) != _frame(other, bounds=not sites):
                 return f"a subgraph of the node that computes {name!r} is not the original's"
             if found := _difference(inside, other, sites):
                 return found
@@ -148,10 +148,11 @@ def _head(node: onnx.NodeProto) -> tuple[object, ...]:
     )
 
 
-def _frame(graph: onnx.GraphProto) -> tuple[object, ...]:
-    """What a subgraph is, short of its nodes and of weights that bounds brought with them."""
+def _frame(graph: onnx.GraphProto, *, bounds: bool) -> tuple[object, ...]:
+    """What a subgraph is, short of its nodes and, without ``bounds``, of weights that they brought
+    with them."""
     weights = sorted(
-        _bytes(entry) for entry in graph.initializer if "/mmbm_bound" not in entry.name
+        _bytes(entry) for entry in graph.initializer if bounds or "/mmbm_bound" not in entry.name
     )
     names = [[info.name for info in infos] for infos in (graph.input, graph.output)]
     return names, weights

@@ -25,7 +25,7 @@ from mmbm_onnx.learning.statistics import reached_sites
 from mmbm_onnx.pipeline.bounding import Bounding
 from mmbm_onnx.pipeline.clock import Clock
 from mmbm_onnx.pipeline.devices import torch_settings
-from mmbm_onnx.pipeline.pairing import Paired
+from mmbm_onnx.pipeline.pairing import Paired, no_stages
 from mmbm_onnx.pipeline.preparation import Prepared
 from mmbm_onnx.pipeline.result import HardenResult
 from mmbm_onnx.pipeline.written import Written, rehearse, write_graphs
@@ -83,6 +83,7 @@ class Pipeline:
             with clock.phase("learn", told=False):
                 sites, unreached = self._reached(classifier, fit, prepared.report.sites)
                 bounding = Bounding(proto, interface, sites, self.fold, self.provider)
+                self._check_cascade(prepared)
                 rehearse(bounding, self.granularity, detector=self.wants_detector)
                 learned, settings = self._learn(classifier, prepared, sites, clock)
             with clock.phase("write"):
@@ -156,6 +157,13 @@ class Pipeline:
             warnings=warnings,
             checkpoint=self.checkpoint,
         )
+
+    def _check_cascade(self, prepared: Prepared) -> None:
+        if self.cascade != "always" or not self.wants_detector:
+            return
+        model = prepared.proto, prepared.interface
+        if refused := no_stages(*model, self.settings.score, self.false_positive_rate):
+            raise OptionError(f"no detector in two stages: {refused}; use --cascade auto")
 
     def _learn(
         self, classifier: Classifier, prepared: Prepared, sites: Sequence[Site], clock: Clock

@@ -129,8 +129,6 @@ class Pairing:
         """
         answers = original, hardened
         if score == "margin":
-            if self.cascade == "always":
-                raise RewriteError("two stages need evidence, which this method does not score by")
             return self._paired(_Form("margin"), answers, false_positive_rate)
         told: list[str] = []
         for form in self._forms(false_positive_rate):
@@ -147,13 +145,12 @@ class Pairing:
         read where the original runs. (Reading there may change how a runtime fuses operators, and
         with it bits of the answers.)"""
         odd = max(_ODD, _ODD_OF_RATE * false_positive_rate)
-        opset = standard_opset(self.proto.opset_import) or 0
-        staged = _Form("evidence", "original", min(odd, 1.0))
+        staged = _Form("evidence", "original", odd)
         if self.cascade == "always":
             return [staged]
         forms = [_Form("evidence", "original"), _Form("evidence", "bounded")]
-        can = self.interface.batch is None and opset >= OPSET and odd < 1
-        return [staged, *forms] if can and self.cascade == "auto" else forms
+        refused = no_stages(self.proto, self.interface, "evidence", false_positive_rate)
+        return forms if refused or self.cascade == "never" else [staged, *forms]
 
     def _paired(
         self,
@@ -240,6 +237,22 @@ class Pairing:
             f"the detector changes {int(differing.sum())} of {len(x)} outputs that it does not "
             "flag; nothing is written"
         )
+
+
+def no_stages(
+    proto: onnx.ModelProto, interface: Interface, score: Score, false_positive_rate: float
+) -> str:
+    """Why a detector of this model cannot work in two stages, or nothing."""
+    opset = standard_opset(proto.opset_import) or 0
+    if score == "margin":
+        return "this method scores by the margin difference alone"
+    if interface.batch is not None:
+        return f"samples cannot be taken out of the model's fixed batch of {interface.batch}"
+    if opset < OPSET:
+        return f"it takes opset {OPSET}, the model has {opset}"
+    if _ODD_OF_RATE * false_positive_rate >= 1:
+        return f"at a false-positive rate of {false_positive_rate:g} all samples would go on"
+    return ""
 
 
 def _check_scores(found: npt.NDArray[Any], scoring: Scoring, *, half: bool) -> None:

@@ -1,10 +1,10 @@
 """The detector graph in two stages: the bounded branch runs for the samples that look odd.
 
 The first stage is evidence that is read where the original runs, and the original's margin: only
-what is there can be taken from it. Most samples look so much like the clean ones of their class that
-hardly any margin difference would make them improbable enough to be flagged; they are done. The
-others are gathered, go through the bounded branch, which gives their margin difference, their score
-and their answer, and are scattered back. Where there are none, an If runs nothing.
+what is there can be taken from it. Most samples look so much like the clean ones of their class
+that hardly any margin difference would make them improbable enough to be flagged; they are done.
+The others are gathered, go through the bounded branch, which gives their margin difference, their
+score and their answer, and are scattered back. Where there are none, an If runs nothing.
 """
 
 from __future__ import annotations

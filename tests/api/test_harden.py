@@ -483,6 +483,27 @@ def test_an_activation_that_no_clean_sample_reaches_is_uncovered(case) -> None:
     assert set(result.bounds) == {"active_then"}
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"method": "mmac"}, "scores by the margin difference alone"),
+        ({"false_positive_rate": 0.3}, "all samples would go on"),
+        ({"detector": False}, "detector=False"),
+    ],
+)
+def test_two_stages_that_cannot_be_are_told_before_learning(case, options, told: str) -> None:
+    seen: list[str] = []
+    with pytest.raises(OptionError, match=told):
+        harden(
+            case.model,
+            case.folder,
+            **{**QUICK, "cascade": "always", **options},
+            progress=lambda step: seen.append(step.phase),
+        )
+    assert "write" not in seen
+    assert sum(phase == "learn" for phase in seen) <= 1
+
+
 def test_evidence_beyond_float32_leaves_the_margin_and_says_so(case, monkeypatch) -> None:
     found = harden(case.model, case.folder, **QUICK)
     assert found.report["detector"]["score"] == "evidence"

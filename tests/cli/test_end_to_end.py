@@ -196,6 +196,40 @@ def swap_branches(proto: onnx.ModelProto) -> None:
     choice.input[:] = [flagged, original, answer]
 
 
+def second_stage(proto: onnx.ModelProto) -> onnx.NodeProto:
+    (node,) = [node for node in proto.graph.node if node.op_type == "If"]
+    return node
+
+
+def odd_branch(proto: onnx.ModelProto) -> onnx.GraphProto:
+    (graph,) = [a.g for a in second_stage(proto).attribute if a.name == "then_branch"]
+    return graph
+
+
+def set_number(graph: onnx.GraphProto, name: str) -> None:
+    (tensor,) = [tensor for tensor in graph.initializer if tensor.name == name]
+    tensor.CopyFrom(numpy_helper.from_array(np.float32(1e30), name))
+
+
+def raise_inner_threshold(proto: onnx.ModelProto) -> None:
+    set_number(odd_branch(proto), "mmbm_odd/threshold")
+
+
+def open_gate(proto: onnx.ModelProto) -> None:
+    set_number(proto.graph, "mmbm_decision/gate")
+
+
+def never_go_on(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer.append(numpy_helper.from_array(np.asarray(False), "never"))
+    second_stage(proto).input[0] = "never"
+
+
+def shadow_weight(proto: onnx.ModelProto) -> None:
+    (head,) = [tensor for tensor in proto.graph.initializer if tensor.name == "head"]
+    other = numpy_helper.from_array(-numpy_helper.to_array(head), "head")
+    odd_branch(proto).initializer.append(other)
+
+
 @pytest.mark.parametrize("kind", ["Min", "Clip", "folded"])
 def test_verify_exits_with_1_when_bounds_are_zeroed(
     job: Job, plain_job: Job, tensor_job: Job, case: Case, tmp_path: Path, kind: str
@@ -217,6 +251,10 @@ def test_verify_exits_with_1_when_bounds_are_zeroed(
         ("hardened", change_weight, {"hardened_unchanged"}),
         ("detector", change_weight, {"detector_unchanged"}),
         ("detector", swap_branches, {"detector_unflagged_identical"}),
+        ("detector", raise_inner_threshold, {"detector_threshold"}),
+        ("detector", open_gate, {"detector_threshold"}),
+        ("detector", never_go_on, {"detector_threshold"}),
+        ("detector", shadow_weight, {"detector_threshold"}),
     ],
 )
 def test_verify_exits_with_1_when_a_graph_was_changed(

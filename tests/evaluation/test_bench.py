@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mmbm_onnx import bench
 from mmbm_onnx.errors import ModelError, OptionError
 from mmbm_onnx.evaluation.bench import bench_graphs
 from mmbm_onnx.evaluation.memory import peak_memory
@@ -84,6 +85,29 @@ def test_graphs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
         bench_graphs([first, first])
     with pytest.raises(OptionError, match="is not what"):
         bench_graphs([first, saved(tmp_path / "b.onnx", 4_000, "z")])
+
+
+def test_models_in_memory_may_have_one_name(tmp_path: Path) -> None:
+    proto = saved(tmp_path / "a.onnx", 4_000).proto
+    result = bench(proto, proto, proto, batch_sizes=2, threads=1, seconds=0.02, memory=False)
+    assert [file.path for file in result.files] == ["g", "g (2)", "g (3)"]
+    assert {timing.latency.batch_size for timing in result.timings} == {2}
+    with pytest.raises(OptionError, match="batch_sizes is None"):
+        bench(proto, proto, batch_sizes=None)
+
+
+@NEEDS_PROC
+def test_files_beside_a_model_are_no_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved(tmp_path / "a.onnx", 4_000)
+    for name in ("json", "numpy", "onnxruntime"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this was run')")
+    monkeypatch.chdir(tmp_path)
+    assert model.path is not None
+    found = peak_memory(model.path, ("x", np.zeros((1, 4), np.float32)))
+    assert found is not None
+    assert found > 0
 
 
 @NEEDS_PROC

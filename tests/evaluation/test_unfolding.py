@@ -148,6 +148,43 @@ def test_whatever_else_was_changed_is_told(
     assert told in found.difference
 
 
+NESTED = """<ir_version: 8, opset_import: ["" : 17]>
+net (float[N, 2, 6, 6] x) => (float[N, 4] y)
+<float[4, 2, 3, 3] w, float[4, 4] k, float[4, 4] m, bool c = {1}> {
+    a = Conv(x, w)
+    first = Relu(a)
+    pooled = GlobalAveragePool(first)
+    flat = Flatten(pooled)
+    d = MatMul(flat, k)
+    z = If(c) <
+        then_branch = t () => (float[N, 4] p) { q = Neg(d) p = Relu(q) },
+        else_branch = e () => (float[N, 4] r) { s = Abs(d) r = Relu(s) }
+    >
+    y = MatMul(z, m)
+}"""
+
+
+@pytest.mark.parametrize("value", [np.inf, -1.0, 1e6])
+def test_a_bound_that_was_changed_in_a_subgraph_is_told(value: float) -> None:
+    proto = onnx.parser.parse_model(NESTED)
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (4, 2, 3, 3)), ("k", (4, 4)), ("m", (4, 4))):
+        values = rng.normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(values, name))
+    sites = find_sites(proto).sites
+    bounds = Bounds({site.tensor: np.full(4, 0.5, np.float32) + rng.random(4) for site in sites})
+    bounds = Bounds({name: bound.astype(np.float32) for name, bound in bounds.items()})
+    found = fold_bounds(proto, sites, bounds)
+    assert found.folded == ("first",)
+    stamp(found.proto, {FOLDED: Record(bounds, True, ()).write()})
+    assert unfold(proto, found.proto).difference == ""
+    (choice,) = [node for node in found.proto.graph.node if node.op_type == "If"]
+    inner = next(a.g for a in choice.attribute if a.name == "then_branch")
+    (limit,) = [t for t in inner.initializer if "/mmbm_bound" in t.name]
+    limit.CopyFrom(numpy_helper.from_array(np.full(4, value, np.float32), limit.name))
+    assert "subgraph" in unfold(proto, found.proto).difference
+
+
 def test_weights_too_small_for_normal_numbers_fold_alike_however_those_are_taken() -> None:
     proto = original()
     weight = proto.graph.initializer[0]

@@ -312,6 +312,53 @@ def test_initializers_that_may_be_replaced_are_left_alone() -> None:
     assert found.kept == (x,)
 
 
+@pytest.mark.parametrize(
+    "case",
+    ["resized channels", "padded with ones", "padded channels", "normalized in training",
+     "clipped from below", "turned matrix", "divided by it", "shared out by Dropout"],
+)  # fmt: skip
+def test_what_scales_do_not_pass_through_stays_as_it_is(case: str) -> None:
+    net = Net(opset=15)
+    x = net.relu(net.conv("x"))
+    empty = ""
+    if case == "resized channels":
+        factors = net.constant([1, 0.5, 1, 1])
+        y = net.conv(net.add("Resize", x, empty, factors, mode="linear"), read=CHANNELS // 2)
+    elif case == "padded with ones":
+        pads = net.constant([0, 0, 1, 1, 0, 0, 1, 1], np.int64)
+        y = net.conv(net.add("Pad", x, pads, net.constant(1)))
+    elif case == "padded channels":
+        pads = net.constant([0, 2, 0, 0, 0, 0, 0, 0], np.int64)
+        y = net.conv(net.add("Pad", x, pads), read=CHANNELS + 2)
+    elif case == "normalized in training":
+        parts = [net.positive(CHANNELS), net.random(CHANNELS), net.random(CHANNELS)]
+        parts.append(net.positive(CHANNELS))
+        y = net.add("BatchNormalization", x, *parts, outputs=3, training_mode=1).split()[0]
+    elif case == "clipped from below":
+        y = net.add("Clip", x, net.constant(0.2), net.constant(6))
+    elif case == "turned matrix":
+        flat = net.add("Flatten", net.add("GlobalAveragePool", x))
+        gram = net.add("MatMul", net.add("Transpose", flat, perm=[1, 0]), flat)
+        mean = net.add("Reshape", net.add("ReduceMean", gram, axes=[0], keepdims=1),
+                       net.constant([1, CHANNELS, 1, 1], np.int64))  # fmt: skip
+        y = net.add("Add", net.conv(x), mean)
+    elif case == "divided by it":
+        y = net.add("Div", net.conv("x"), net.add("Add", x, net.constant(1)))
+    else:
+        y = net.add("Mul", net.add("Dropout", x), net.add("Sigmoid", x))
+    found = folded(net.head(net.relu(net.conv(y))))
+    assert x in found.kept
+
+
+def test_weights_that_would_vanish_are_not_scaled() -> None:
+    net = Net()
+    weight = net.rng.normal(size=(CHANNELS, CHANNELS, 1, 1)) * 1e-38
+    y = net.add("Conv", "x", net.constant(weight))
+    x = net.relu(net.add("Mul", y, net.constant(1e38)))
+    found = folded(net.head(net.relu(net.conv(x))))
+    assert "w0" in {tensor.name for tensor in found.proto.graph.initializer}
+
+
 def _random_net(seed: int) -> tuple[onnx.ModelProto, int]:
     """A random net of eight channels, of whatever passes, joins, splits or absorbs scales."""
     net = Net(seed, opset=17)

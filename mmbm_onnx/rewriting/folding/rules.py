@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.graph.walk import attribute
@@ -12,6 +13,7 @@ from mmbm_onnx.rewriting.folding.walk import Absorbed, Found, Rule, Walk, along
 from mmbm_onnx.types import IntArray
 
 _MOST = 1 << 20  # factors of one value
+_SMALLEST = 1e-25  # largest of a node's weights: scaled, it still is a normal number of float32
 
 
 def _same(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
@@ -259,7 +261,7 @@ def _constant_side(
     index = 0 if sides[0] is None else 1
     other = sides[1 - index]
     values = walk.graph.values(node.input[index])
-    if values is None or other is None or values.dtype != np.float32 or values.ndim > other.ndim:
+    if values is None or other is None or not _usable(values) or values.ndim > other.ndim:
         return None
     try:
         size = int(np.prod(np.broadcast_shapes(values.shape, other.shape)))
@@ -284,7 +286,7 @@ def _multiply(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
 
 def _convolve(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
     weight = walk.graph.values(node.input[1])
-    if weight is None or weight.dtype != np.float32 or not _known(node.input[2:], walk):
+    if weight is None or not _known(node.input[1:], walk):
         return None
     found = walk.of.get(node.input[0])
     if found is not None and (found.ndim != weight.ndim or not along(found, 1)):
@@ -299,8 +301,15 @@ def _convolve(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
 
 
 def _known(names: Sequence[str], walk: Walk) -> bool:
-    found = [walk.graph.values(name) for name in names if name]
-    return all(values is not None and values.dtype == np.float32 for values in found)
+    return all(_usable(walk.graph.values(name)) for name in names if name)
+
+
+def _usable(values: npt.NDArray[np.generic] | None) -> bool:
+    """Whether a constant can be scaled: one so small that products may vanish cannot."""
+    if values is None or values.dtype != np.float32:
+        return False
+    largest = float(np.abs(np.asarray(values, np.float32)).max(initial=0.0))
+    return largest == 0 or largest >= _SMALLEST
 
 
 def _spread(found: IntArray | None, count: int) -> IntArray | None:
@@ -310,10 +319,11 @@ def _spread(found: IntArray | None, count: int) -> IntArray | None:
 def _normalize(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
     """BatchNormalization as it is at inference."""
     rank = len(walk.graph.shapes.get(node.input[0], ()))
-    if attribute(node, "training_mode", 0) or len(node.output) != 1 or rank < 2:
+    old = not attribute(node, "spatial", 1)  # opset 7 and 8: statistics per position
+    if old or attribute(node, "training_mode", 0) or len(node.output) != 1 or rank < 2:
         return None
     scale = walk.graph.values(node.input[1])
-    if scale is None or not _known(node.input[1:5], walk):
+    if scale is None or scale.ndim != 1 or not _known(node.input[1:5], walk):
         return None
     found = walk.of.get(node.input[0])
     if found is not None and not along(found, 1):
@@ -326,9 +336,9 @@ def _normalize(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
 def _multiply_matrix(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
     """MatMul or Gemm by a constant matrix on the right."""
     matrix = walk.graph.values(node.input[1])
-    if matrix is None or matrix.dtype != np.float32 or matrix.ndim != 2:
+    if matrix is None or matrix.ndim != 2:
         return None
-    if not _known(node.input[2:], walk) or attribute(node, "transA", 0):
+    if not _known(node.input[1:], walk) or attribute(node, "transA", 0):
         return None
     read, made = matrix.shape[::-1] if attribute(node, "transB", 0) else matrix.shape
     found = walk.of.get(node.input[0])
