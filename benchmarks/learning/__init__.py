@@ -1,0 +1,1 @@
+"""How long bounds take to learn, and how much memory."""
