@@ -186,7 +186,9 @@ class Pairing:
             detector=self._write(null, scoring, form.read),
             null=null,
             score="margin" if scoring.evidence is None else "evidence",
-            leave_one_out=leave_one_out_rate(scoring.scores, false_positive_rate, steady=steady),
+            leave_one_out=leave_one_out_rate(
+                scoring.scores, false_positive_rate, steady=steady, counted=scoring.goes_on
+            ),
             answers=scoring.verdicts(null, *answers),
             warnings=tuple(told),
             read=form.read,

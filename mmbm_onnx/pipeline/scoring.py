@@ -30,11 +30,14 @@ class Scoring:
     Attributes:
         evidence: What joins the margin difference in the score, or None.
         scores: Of clean samples, float32 ``(n,)``: with evidence of all of them, each by distances
-            that were fitted without it; else of the calibration part.
-        calibration: Of the calibration part alone.
+            that were fitted without it; else of the calibration part. Of two stages, what all of
+            them would score if all went on: the null is of these, so that two stages flag no more
+            than one.
+        calibration: What the detector scores the calibration part.
         expected: What the written detector is to score the calibration part.
         gate: Of two stages: the first score from which samples go on to the bounded branch; None
             where all of them go through it.
+        goes_on: Of two stages: which of ``scores`` are of samples that go on, bool ``(n,)``.
         certain: Where ``expected`` does not hang on rounding, bool ``(n,)``.
         corrected: What a detector that flags everything, by margin difference, answers on the
             calibration part.
@@ -48,6 +51,7 @@ class Scoring:
     corrected: Verdicts
     warnings: tuple[str, ...] = ()
     gate: float | None = None
+    goes_on: BoolArray | None = None
     certain: BoolArray | None = None
 
     def verdicts(self, null: Null, original: Predictions, hardened: Predictions) -> Verdicts:
@@ -170,15 +174,16 @@ def score_clean(
     if originals is None or odd is None:
         return Scoring(evidence, scores, scores[:count], expected, corrected)
     gate = np.quantile(found.firsts, 1 - odd).astype(np.float32)
-    scores = np.where(found.firsts < gate, found.firsts, scores)
+    done = found.firsts < gate
     firsts = evidence.firsts(*calibrated, originals[:count])
     return Scoring(
         evidence,
         scores,
-        scores[:count],
+        np.where(done, found.firsts, scores)[:count],
         np.where(firsts < gate, firsts, expected),
         corrected,
         gate=float(gate),
+        goes_on=~done,
         certain=np.abs(firsts - gate) > _NEAR * np.abs(firsts).max(initial=1.0),
     )
 

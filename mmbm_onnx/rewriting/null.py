@@ -134,7 +134,11 @@ def _tail(ordered: npt.NDArray[np.float32]) -> Tail:
 
 
 def leave_one_out_rate(
-    scores: npt.NDArray[Any], false_positive_rate: float, *, steady: bool = False
+    scores: npt.NDArray[Any],
+    false_positive_rate: float,
+    *,
+    steady: bool = False,
+    counted: BoolArray | None = None,
 ) -> float:
     """Share of clean samples that a null of all the others flags, a fraction.
 
@@ -142,6 +146,7 @@ def leave_one_out_rate(
         scores: Clean scores ``(n,)``.
         false_positive_rate: In (0, 1).
         steady: As ``fit_null`` has it.
+        counted: Samples that can be flagged at all, bool ``(n,)``; None for all.
 
     Raises:
         RewriteError, ValueError: As ``fit_null``; n must be at least 3.
@@ -149,6 +154,9 @@ def leave_one_out_rate(
     fit_null(scores[1:], false_positive_rate)  # refuses too few
     ordered = fit_null(scores, false_positive_rate).scores
     count = len(ordered)
+    can = (
+        np.ones(count, np.bool_) if counted is None else counted[np.argsort(scores, kind="stable")]
+    )
     rank = _rank(count - 1, false_positive_rate)
     if rank >= 1:
         # Above the rank-th of the others: fewer than `rank` of them are as large.
@@ -156,12 +164,12 @@ def leave_one_out_rate(
         rare = others < rank
         if steady:
             rare &= _above_tails_of_others(ordered, false_positive_rate)
-        return float(np.mean(rare))
+        return float(np.mean(rare & can))
     flagged = [
         flags(fit_null(np.delete(ordered, index), false_positive_rate), ordered[index])
         for index in range(count)
     ]
-    return float(np.mean(flagged))
+    return float(np.mean(np.reshape(flagged, -1) & can))
 
 
 def _above_tails_of_others(

@@ -206,3 +206,15 @@ def test_too_few_scores_for_ranks_have_no_tail():
     null = fit_null(normal(50), 0.01, steady=True)
     assert null.tail is None
     assert null.threshold == fit_null(normal(50), 0.01).threshold
+
+
+@pytest.mark.parametrize("count", [20, 400])
+def test_leave_one_out_counts_samples_that_can_be_flagged(count: int) -> None:
+    scores = np.random.default_rng(0).normal(size=count).astype(np.float32)
+    every = leave_one_out_rate(scores, 0.1)
+    assert every > 0
+    assert leave_one_out_rate(scores, 0.1, counted=np.ones(count, bool)) == every
+    assert leave_one_out_rate(scores, 0.1, counted=np.zeros(count, bool)) == 0
+    largest = scores == scores.max()
+    assert leave_one_out_rate(scores, 0.1, counted=largest) == pytest.approx(1 / count)
+    assert leave_one_out_rate(scores, 0.1, counted=~largest) == pytest.approx(every - 1 / count)
