@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,3 +209,16 @@ def test_onnx_runtime_is_really_checked():
     late = imports_of("def f():\n    import onnxruntime", "mmbm_onnx.runtime")
     assert not runtime_violations("runtime", late)
     assert runtime_violations("data", late)
+
+
+def test_every_package_is_built_into_the_wheel() -> None:
+    root = ROOT
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"^packages = \[(.*?)\]", text, re.DOTALL | re.MULTILINE)
+    assert listed is not None
+    found = [
+        ".".join(folder.relative_to(root).parts)
+        for folder in [root / "mmbm_onnx", *(root / "mmbm_onnx").rglob("*")]
+        if (folder / "__init__.py").exists()
+    ]
+    assert sorted(re.findall(r'"(.*?)"', listed[1])) == sorted([*found, "mmbm_onnx_cli"])

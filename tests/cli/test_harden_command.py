@@ -236,10 +236,14 @@ def test_samples_are_inputs_and_other_files_beside_them_are_not(run, files, api)
     assert run(*common, folder / "old.hardened.onnx").exit_code == 0
 
 
-def test_no_detector_contradicts_its_output(run, files, api) -> None:
-    result = run(*args(files, "--no-detector", "--detector-output", "d.onnx"))
+@pytest.mark.parametrize(
+    ("option", "value"), [("--detector-output", "d.onnx"), ("--cascade", "always")]
+)
+def test_no_detector_contradicts_what_is_of_one(run, files, api, option, value) -> None:
+    result = run(*args(files, "--no-detector", option, value))
     assert result.exit_code == 2
-    assert "--no-detector and --detector-output exclude each other" in result.stderr
+    told = option if value == "d.onnx" else f"{option} {value}"
+    assert f"--no-detector and {told} exclude each other" in result.stderr
 
 
 def test_results_go_to_stdout_and_warnings_to_stderr(run, files, api) -> None:
