@@ -17,6 +17,7 @@ from .options import (
     model_options,
     preprocessing_options,
     provider_option,
+    seed_option,
     take_preprocessing,
 )
 from .output import emit
@@ -63,14 +64,7 @@ from .output import emit
 @preprocessing_options
 @model_options
 @provider_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    metavar="INT",
-    help="Of the samples that are drawn, below 2^63.",
-)
+@seed_option("the samples that are drawn")
 @format_option
 @logging_options
 def bench(

@@ -19,6 +19,7 @@ from .options import (
     model_options,
     preprocessing_options,
     runtime_options,
+    seed_option,
     take_preprocessing,
 )
 from .output import emit, warn
@@ -116,14 +117,7 @@ from .progress import ProgressBar
     help="Where torch learns.",
 )
 @runtime_options
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    metavar="INT",
-    help="Of the split and of learning, below 2^63.",
-)
+@seed_option("the split and of learning")
 @click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
 @click.option(
     "--resume",

@@ -208,6 +208,22 @@ def runtime_options(command: Command) -> Command:
     return _all(options, command)
 
 
+def seed_option(what: str) -> Decorator[Any]:
+    """Where randomness starts.
+
+    Args:
+        what: It is the seed of.
+    """
+    return click.option(
+        "--seed",
+        type=click.IntRange(0, 2**63 - 1),
+        default=0,
+        show_default=True,
+        metavar="INT",
+        help=f"Of {what}, below 2^63.",
+    )
+
+
 def format_option(command: Command) -> Command:
     """Text for people or JSON for programs."""
     return click.option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from benchmarks.defence import attacks
 from benchmarks.defence.cells import ALL_METHODS, Cell
 from benchmarks.defence.tables import DEFAULT
@@ -69,6 +71,12 @@ def full(*, cifar10: bool = False) -> list[Cell]:
                 victim = _victim(dataset, network, name, seed, share)
                 cells += [Cell(victim, method) for method in ("none", DEFAULT)]
     return cells
+
+
+def first_of(names: Collection[str]) -> list[Victim]:
+    """The victims of these attacks with the first seed and the attack's own share of poison."""
+    found = {cell.victim: None for cell in full() if cell.victim.share is None}
+    return [victim for victim in found if victim.attack in names and victim.seed == 0]
 
 
 def _victim(

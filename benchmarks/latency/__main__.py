@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.latency.graphs import graphs, samples
-from benchmarks.latency.networks import NAMES, build
+from benchmarks.latency.graphs import graphs
+from benchmarks.latency.networks import NAMES, blots, build
 from mmbm_onnx.evaluation.bench import machine
 from mmbm_onnx.evaluation.latency import measure_latency
 from mmbm_onnx.graph.interface import find_interface
@@ -72,7 +72,7 @@ def measure(
     """Times of one network's graphs."""
     network = build(name)
     made = graphs(network)
-    x = samples(network, _SAMPLES, 1)
+    x = blots(_SAMPLES, network.shape, 1)
     rows = []
     for count in threads:
         found = measure_latency(

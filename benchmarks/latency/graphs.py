@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from torch.nn import functional
 
-from benchmarks.latency.networks import Network
+from benchmarks.latency.networks import Network, blots
 from benchmarks.quantized.static import quantized
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.graph.interface import find_interface
@@ -37,7 +36,7 @@ def graphs(network: Network) -> dict[str, onnx.ModelProto]:
     proto = network.proto
     interface = find_interface(proto)
     sites = find_sites(proto, logits=interface.logits).sites
-    x = samples(network, _SAMPLES, 0)
+    x = blots(_SAMPLES, network.shape, 0)
     classifier = Classifier(proto, interface, sites, torch.device("cpu"))
     found = activation_statistics(classifier, torch.from_numpy(x[:16]), sites, "channel", _BATCH)
     bounds = Bounds({name: _start(one.mean, one.std) for name, one in found.items()})
@@ -51,14 +50,6 @@ def graphs(network: Network) -> dict[str, onnx.ModelProto]:
         "both": _detector(proto, bounds, x, "never"),
         "detector": _detector(proto, bounds, x, "auto"),
     }
-
-
-def samples(network: Network, count: int, seed: int) -> npt.NDArray[np.float32]:
-    """Pictures of large blurred blots, each of its own, in the unit interval."""
-    channels, side, _ = network.shape
-    coarse = np.random.default_rng(seed).random((count, channels, 8, 8), np.float32)
-    fine = functional.interpolate(torch.from_numpy(coarse), (side, side), mode="bilinear")
-    return np.asarray(fine.numpy(), np.float32)
 
 
 def _start(mean: torch.Tensor, std: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
 from torch.nn import functional
 
 from benchmarks.defence import networks as victims
+from mmbm_onnx.api.sources import export_module
 
 TORCHVISION = (
     "resnet18",
@@ -36,6 +38,19 @@ class Network:
     shape: tuple[int, ...]
 
 
+def blots(count: int, shape: tuple[int, ...], seed: int) -> npt.NDArray[np.float32]:
+    """Pictures of large blurred blots, each of its own, in the unit interval.
+
+    Args:
+        count: How many.
+        shape: Of one, ``(channels, height, width)``.
+        seed: Of their colours.
+    """
+    coarse = np.random.default_rng(seed).random((count, shape[0], 8, 8), np.float32)
+    fine = functional.interpolate(torch.from_numpy(coarse), shape[1:], mode="bilinear")
+    return np.asarray(fine.numpy(), np.float32)
+
+
 def build(name: str) -> Network:
     """Build and export a network; its batch axis is open."""
     torch.manual_seed(0)
@@ -51,21 +66,9 @@ def build(name: str) -> Network:
             nn.init.normal_(part.bias, 0, 0.1)
             part.momentum = None  # the mean over all batches
     with torch.no_grad():  # so that answers differ from input to input
-        for _ in range(_BATCHES):
-            coarse = torch.rand(8, shape[0], 8, 8)
-            module.train()(functional.interpolate(coarse, shape[1:], mode="bilinear"))
-    buffer = io.BytesIO()
-    torch.onnx.export(
-        module.eval(),
-        (torch.randn(2, *shape),),
-        buffer,
-        dynamo=True,
-        dynamic_shapes=({0: "batch"},),
-        input_names=["image"],
-        output_names=["logits"],
-        verbose=False,
-    )
-    return Network(onnx.load_from_string(buffer.getvalue()), shape)
+        for seed in range(_BATCHES):
+            module.train()(torch.from_numpy(blots(8, shape, seed)))
+    return Network(export_module(module, torch.randn(2, *shape)).proto, shape)
 
 
 def _from_torchvision(name: str) -> nn.Module:

@@ -32,20 +32,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / "build/defence/victims")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/learning.md")
     options = parser.parse_args()
-    chosen = {
-        cell.victim.label: cell.victim
-        for cell in sizes.full()
-        if cell.victim.attack in _ATTACKS and cell.victim.seed == 0 and cell.victim.share is None
-    }
     methods = []
-    for label, victim in chosen.items():
+    for victim in sizes.first_of(_ATTACKS):
         folder = victims.ensure(victim, options.cache)
         found = {
             method: run(kind="victim", folder=str(folder), method=method)
             for method in ("mmac-universal", "mmac-reference")
         }
-        methods.append((label, found))
-        print(label, found, flush=True)
+        methods.append((victim.label, found))
+        print(victim.label, found, flush=True)
     by_classes = [
         (classes, run(kind="random", classes=classes, samples=1000, epochs=_EPOCHS))
         for classes in _CLASSES

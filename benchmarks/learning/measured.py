@@ -5,7 +5,6 @@ python -m benchmarks.learning.measured < request.json
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -17,6 +16,9 @@ import torch
 
 import mmbm_onnx
 from benchmarks.defence import networks
+from benchmarks.latency.networks import blots
+from mmbm_onnx.api.sources import export_module
+from mmbm_onnx.evaluation.memory import memory_of_this_process
 
 _SIDE = 64
 _CLEAN = 500
@@ -35,7 +37,7 @@ def main() -> None:
         threads=1,
     )
     seconds = result.report["seconds"]["learn"]
-    print(json.dumps({"seconds": seconds, "peak": _peak()}))
+    print(json.dumps({"seconds": seconds, "peak": memory_of_this_process("VmHWM")}))
 
 
 def _victim(request: dict[str, Any]) -> tuple[Path, tuple[np.ndarray, np.ndarray]]:
@@ -48,28 +50,10 @@ def _victim(request: dict[str, Any]) -> tuple[Path, tuple[np.ndarray, np.ndarray
 def _random(request: dict[str, Any]) -> tuple[onnx.ModelProto, tuple[np.ndarray, None]]:
     """The benchmark's residual network with random weights, and pictures of blurred blots."""
     network = networks.build("residual", 3, request["classes"], 0)
-    coarse = torch.rand(request["samples"], 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    x = torch.nn.functional.interpolate(coarse, (_SIDE, _SIDE), mode="bilinear")
+    x = torch.from_numpy(blots(request["samples"], (3, _SIDE, _SIDE), 0))
     with torch.no_grad():
         network.train()(x[:100])  # statistics of BatchNorm
-    buffer = io.BytesIO()
-    torch.onnx.export(
-        network.eval(),
-        (x[:2],),
-        buffer,
-        dynamo=True,
-        dynamic_shapes=({0: "batch"},),
-        verbose=False,
-    )
-    return onnx.load_from_string(buffer.getvalue()), (x.numpy(), None)
-
-
-def _peak() -> int:
-    """Bytes: the largest resident set of this process (Linux)."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("the system does not tell the memory of a process")
+    return export_module(network, x[:2]).proto, (x.numpy(), None)
 
 
 if __name__ == "__main__":

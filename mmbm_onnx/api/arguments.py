@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from numbers import Real
@@ -51,6 +52,19 @@ def fraction(name: str, value: Any, *, ends: bool) -> float:
     if not (0 <= number <= 1 if ends else 0 < number < 1):
         raise OptionError(f"{name} is {value}, expected {expected}")
     return number
+
+
+def positive(name: str, value: Any) -> float:
+    """The value as a plain float above 0.
+
+    Raises:
+        OptionError: It is no number, not finite, or not above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise OptionError(f"{name} is {value!r}, expected a number above 0")
+    if value <= 0:
+        raise OptionError(f"{name} is {value}, expected a number above 0")
+    return float(value)
 
 
 def texts(**arguments: Any) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import Any
 
-from mmbm_onnx.api.arguments import MOST_SEED, texts, whole
+from mmbm_onnx.api.arguments import MOST_SEED, positive, texts, whole
 from mmbm_onnx.api.sources import (
     ModelSource,
     SampleSource,
@@ -64,9 +62,9 @@ def bench(
     sizes = [whole("batch_sizes", size, 1) for size in _several(batch_sizes)]
     if not counts or not sizes:
         raise OptionError("bench needs a batch size, and where threads are given, one number")
-    seconds = _positive("seconds", seconds)
+    seconds = positive("seconds", seconds)
     if max_ratio is not None:
-        max_ratio = _positive("max_ratio", max_ratio)
+        max_ratio = positive("max_ratio", max_ratio)
     seed = whole("seed", seed, 0, MOST_SEED)
     texts(input_name=input_name, logits_name=logits_name, provider=provider)
     preprocessing_or_none(preprocessing)
@@ -95,11 +93,3 @@ def bench(
 
 def _several(given: Any) -> list[Any]:
     return list(given) if isinstance(given, Iterable) else [given]
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise OptionError(f"{name} is {value!r}, expected a number above 0")
-    if value <= 0:
-        raise OptionError(f"{name} is {value}, expected a number above 0")
-    return float(value)

@@ -156,16 +156,16 @@ def bench_graphs(
     if len(models) < 2:
         raise OptionError("a comparison needs two graphs at least")
     names = _names(models)
-    graphs = dict(zip(names, models, strict=True))
-    sizes = list(dict.fromkeys([interface.batch] if interface and interface.batch else batch_sizes))
+    graphs = {name: model.proto for name, model in zip(names, models, strict=True)}
     first = models[0]
     interface = interface or find_interface(first.proto, label=first.label)
+    sizes = [interface.batch] if interface.batch else list(dict.fromkeys(batch_sizes))
     for model in models[1:]:
         _check_input(model, interface, first)
     timings = []
     for count in dict.fromkeys(threads):
         found = measure_latency(
-            {label: model.proto for label, model in graphs.items()},
+            graphs,
             interface,
             x=x,
             batch_sizes=sizes,
@@ -177,8 +177,7 @@ def bench_graphs(
         timings += [Timing(count, latency) for latency in found]
     peaks: list[int | None] = [None] * len(models)
     if memory:
-        largest = interface.batch or max(batch_sizes)
-        batch = batch_of(interface, x, largest, np.random.default_rng(seed))
+        batch = batch_of(interface, x, max(sizes), np.random.default_rng(seed))
         peaks = [_peak(model, (interface.input, batch), provider, threads[0]) for model in models]
     return BenchResult(
         files=tuple(

@@ -83,16 +83,16 @@ def main() -> None:
 
 def _measure(request: dict[str, Any]) -> int:
     feed = {request["input"]: np.load(request["batch"], allow_pickle=False)}
-    before = _status("VmRSS")
+    before = memory_of_this_process("VmRSS")
     session = Session(
         Path(request["model"]), provider=request["provider"], threads=request["threads"]
     )
     for _ in range(_RUNS):
         session.run(None, feed)
-    return max(_status("VmHWM") - before, 0)
+    return max(memory_of_this_process("VmHWM") - before, 0)
 
 
-def _status(name: str) -> int:
+def memory_of_this_process(name: str) -> int:
     """A figure of this process in bytes. (``getrusage`` may tell its parent's peak instead.)"""
     for line in _STATUS.read_text(encoding="ascii").splitlines():
         if line.startswith(f"{name}:"):

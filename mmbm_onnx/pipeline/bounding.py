@@ -112,21 +112,15 @@ class Bounding:
             if self.fold != "auto" or not written.folded:
                 raise
             reason = f"bounds are not folded into weights: {error}"
-        plain = Bounded(
-            insert_bounds(self.proto, self.sites, bounds),
-            frozenset(),
-            False,
-            reason,
-            {},
-            0.0,
-            (reason,),
-        )
+        plain = replace(self._plain(bounds), obstacle=reason, warnings=(reason,))
         return self._checked(plain, run, x, expected)
+
+    def _plain(self, bounds: Bounds) -> Bounded:
+        return Bounded(insert_bounds(self.proto, self.sites, bounds), frozenset(), False, "", {})
 
     def _insert(self, bounds: Bounds) -> Bounded:
         if self.fold == "never":
-            plain = insert_bounds(self.proto, self.sites, bounds)
-            return Bounded(plain, frozenset(), False, "", {})
+            return self._plain(bounds)
         depthwise = resolve_provider(self.provider) == CPU
         unscaled = (self.interface.logits,)
         found = fold_bounds(self.proto, self.sites, bounds, depthwise=depthwise, unscaled=unscaled)

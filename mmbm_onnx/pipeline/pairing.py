@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,18 +210,11 @@ class Pairing:
         return found
 
     def _write(self, null: Null, scoring: Scoring, read: Source) -> onnx.ModelProto:
-        """The graph, with a shared prefix unless that changes a bit of an unflagged output."""
+        """The first of the graphs that changes no bit of an unflagged output."""
         clean = self.calibration.x
         x = np.concatenate([clean, self.fit.x, _noise(clean)])
         original = self.run.answers(self.proto, x).outputs
-        parts = self.proto, self.interface, self.sites, self.learned.bounds, null
-        for share_prefix in (True, False):
-            if scoring.gate is not None and scoring.evidence is not None:
-                detector = build_cascade(*parts, scoring.evidence, scoring.gate)
-            else:
-                detector = build_detector(
-                    *parts, scoring.evidence, read=read, share_prefix=share_prefix
-                )
+        for detector in self._graphs(null, scoring, read):
             rate = repr(null.false_positive_rate)
             stamp(detector, {**self.stamps, "graph": "detector", FALSE_POSITIVE_RATE: rate})
             check_written(detector)
@@ -233,12 +226,20 @@ class Pairing:
                 half = has_halves(self.proto)
                 _check_scores(verdicts.score[: len(clean)], scoring, half=half)
                 return detector
-            if scoring.gate is not None:
-                break
         raise RewriteError(
             f"the detector changes {int(differing.sum())} of {len(x)} outputs that it does not "
             "flag; nothing is written"
         )
+
+    def _graphs(self, null: Null, scoring: Scoring, read: Source) -> Iterator[onnx.ModelProto]:
+        """In two stages; or in one, with a shared prefix and without one."""
+        parts = self.proto, self.interface, self.sites, self.learned.bounds, null
+        evidence = scoring.evidence
+        if evidence is not None and scoring.gate is not None:
+            yield build_cascade(*parts, evidence, scoring.gate)
+            return
+        for share_prefix in (True, False):
+            yield build_detector(*parts, evidence, read=read, share_prefix=share_prefix)
 
 
 def no_stages(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
@@ -50,7 +51,7 @@ class Branch:
         activations: Sequence[Activation],
         bounds: Bounds,
         logits: str,
-        elem_type: Callable[[str], int],
+        types: Mapping[str, onnx.TypeProto],
         *,
         share_prefix: bool,
         graph: gs.Graph | None = None,
@@ -61,7 +62,7 @@ class Branch:
         self._feeds = feeds or {}
         self._bounds = bounds
         self._logits = logits
-        self._elem_type = elem_type
+        self._types = types
         self._topology = topology = Topology(surgeon)
         if logits not in topology.producer:
             raise RewriteError(f"no node of the main graph produces the logits {logits!r}")
@@ -78,7 +79,7 @@ class Branch:
         bounded = topology.downstream(self._sites, carriers)
         if logits not in self._sites and topology.producer[logits] not in bounded:
             raise RewriteError(f"the logits {logits!r} depend on no bounded activation")
-        if not share_prefix or feeds:
+        if not share_prefix:
             weights = topology.constant
             fed = [t.name for t in surgeon.graph.inputs if t.name not in weights]
             bounded |= topology.downstream(fed)
@@ -97,10 +98,6 @@ class Branch:
             for position, node in enumerate(self._topology.nodes)
             if any(id(graph) in inner for graph in node.subgraphs(recursive=True))
         }
-
-    def feed(self, name: str) -> gs.Tensor:
-        """What is read in the place of an input."""
-        return self._feeds[name]
 
     def build(self) -> gs.Tensor:
         """Append the bounded branch; returns the bounded logits."""
@@ -147,6 +144,10 @@ class Branch:
                 )
         if prefix == BOUNDED:
             self._bound_inside(node, copy)
+
+    def _elem_type(self, name: str) -> int:
+        """ONNX element type of a tensor, 0 where it is not known."""
+        return int(self._types[name].tensor_type.elem_type) if name in self._types else 0
 
     def _describe(self, name: str, like: str) -> None:
         if self._graph is self._surgeon.graph:  # elsewhere the batch is another

@@ -26,7 +26,6 @@ from mmbm_onnx.rewriting.evidence_nodes import (
     first_score,
     score,
     unusual,
-    watched_sites,
 )
 from mmbm_onnx.rewriting.harden import locate
 from mmbm_onnx.rewriting.heads import (
@@ -37,24 +36,11 @@ from mmbm_onnx.rewriting.heads import (
     hide,
     opened,
     producing,
-    rank_of,
+    ranks,
 )
 from mmbm_onnx.rewriting.null import Null
 from mmbm_onnx.rewriting.operators import Operators
-from mmbm_onnx.rewriting.topology import Topology
-from mmbm_onnx.types import (
-    CORRECTED,
-    FLAGGED,
-    P_VALUE,
-    SCORE,
-    SUSPECTED,
-    Bounds,
-    Interface,
-    Site,
-)
-
-CASCADE = "mmbm_cascade"
-"""What the If is called."""
+from mmbm_onnx.types import Bounds, Interface, Site
 
 OPSET = 11
 _EVIDENCE, _DECISION, _ODD = "mmbm_evidence/", "mmbm_decision/", "mmbm_odd/"
@@ -99,22 +85,18 @@ def build_cascade(
     then = surgeon.new_graph("odd")
     inside = Operators(surgeon, _ODD, then)
     x = next(t for t in surgeon.graph.inputs if t.name == interface.input)
-    chosen = surgeon.variable(f"{_ODD}rows")
+    chosen, fed = (surgeon.variable(f"{_ODD}{name}") for name in ("rows", "input"))
     branch = Branch(
         surgeon,
         locate(surgeon, sites, bounds),
         bounds,
         interface.logits,
-        lambda name: types[name].tensor_type.elem_type if name in types else 0,
+        types,
         share_prefix=False,
         graph=then,
-        feeds={interface.input: surgeon.variable(f"{_ODD}input")},
+        feeds={interface.input: fed},
     )
-    ranks = {name: rank_of(name, types, interface) for name in branch.heads}
-    if interface.output not in ranks:
-        raise RewriteError(
-            f"output {interface.output!r} does not depend on the logits {interface.logits!r}"
-        )
+    rank_of = ranks(branch.heads, types, interface)
 
     # The first stage.
     ops = Operators(surgeon, _EVIDENCE)
@@ -148,7 +130,7 @@ def build_cascade(
     def put_back(whole: gs.Tensor, part: gs.Tensor, name: str) -> gs.Tensor:
         return inside.add("ScatterND", whole, target, part, name=name)
 
-    taken(x, "input", branch.feed(interface.input))
+    taken(x, "input", fed)
     bounded = logits.columns(inside, branch.build(), "bounded")
     original = logits.columns(inside, taken(raw, "odd_logits"), "original")
     own = taken(by_activations, "unusual")
@@ -184,7 +166,7 @@ def build_cascade(
             answers[name],
             taken(tensor, f"{name}/original"),
             types[name].tensor_type.elem_type,
-            ranks[name],
+            rank_of[name],
             name,
         )
         surgeon.graph.outputs[index] = either(
@@ -206,31 +188,20 @@ def build_cascade(
     surgeon.graph.nodes.append(
         gs.Node(
             "If",
-            name=surgeon.fresh_node(CASCADE),
+            name=surgeon.fresh_node("mmbm_cascade"),
             attrs={"then_branch": then, "else_branch": otherwise},
             inputs=[any_odd],
             outputs=results,
         )
     )
-    told = {
-        FLAGGED: flag(outer, null, scores),
-        P_VALUE: p_value(outer, null, scores),
-        SCORE: scores,
-        SUSPECTED: suspected,
-        CORRECTED: corrected,
-    }
-    append_outputs(surgeon, outer, told, batch_dim(proto, interface))
+    append_outputs(
+        surgeon,
+        outer,
+        batch_dim(proto, interface),
+        flagged=flag(outer, null, scores),
+        p_value=p_value(outer, null, scores),
+        score=scores,
+        suspected=suspected,
+        corrected=corrected,
+    )
     return surgeon.export()
-
-
-def first_stage_sites(
-    proto: onnx.ModelProto, interface: Interface, sites: Sequence[Site]
-) -> list[Site]:
-    """Sites that evidence may be read at: see ``watched_sites``; only what the logits depend on."""
-    topology = Topology(opened(proto))
-    needed = {
-        tensor.name
-        for position in topology.upstream([interface.logits])
-        for tensor in topology.nodes[position].outputs
-    }
-    return watched_sites([site for site in sites if site.tensor in needed])

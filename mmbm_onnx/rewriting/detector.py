@@ -9,11 +9,9 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.graph.inference import infer
-from mmbm_onnx.graph.walk import value_types
+from mmbm_onnx.graph.walk import ancestors, value_types
 from mmbm_onnx.rewriting.branches import Branch
-from mmbm_onnx.rewriting.cascade import first_stage_sites
 from mmbm_onnx.rewriting.decision import decide, p_value
 from mmbm_onnx.rewriting.evidence import Evidence
 from mmbm_onnx.rewriting.evidence_nodes import score, summarize, unusual, watched_sites
@@ -26,21 +24,11 @@ from mmbm_onnx.rewriting.heads import (
     hide,
     opened,
     producing,
-    rank_of,
+    ranks,
 )
 from mmbm_onnx.rewriting.null import Null
 from mmbm_onnx.rewriting.operators import Operators
-from mmbm_onnx.types import (
-    CORRECTED,
-    FLAGGED,
-    P_VALUE,
-    SCORE,
-    SUSPECTED,
-    Bounds,
-    Interface,
-    Site,
-    Source,
-)
+from mmbm_onnx.types import Bounds, Interface, Site, Source
 
 _EVIDENCE = "mmbm_evidence/"  # what its nodes are named after
 _ALWAYS = Null("gaussian", np.zeros(0, np.float32), 0.0, 1.0, -np.inf, 0.5)
@@ -128,9 +116,11 @@ def build_probe(
     ops = Operators(pair.surgeon, _EVIDENCE)
     outputs: dict[str, gs.Tensor] = {}
     values = pair.branch.unbounded
-    watched = watched_sites([site for site in sites if summaries and site.tensor in values])
+    seen = set(values)
     if summaries == "original":
-        watched = first_stage_sites(proto, interface, sites)
+        seen = ancestors(proto.graph, [interface.logits])
+    watched = watched_sites([site for site in sites if summaries and site.tensor in seen])
+    if summaries == "original":
         values = {site.tensor: producing(pair.surgeon, site.tensor) for site in watched}
     for site in watched:
         summary = summarize(ops, values[site.tensor], site)
@@ -161,14 +151,10 @@ class _Pair:
             locate(surgeon, sites, bounds),
             bounds,
             interface.logits,
-            lambda name: types[name].tensor_type.elem_type if name in types else 0,
+            types,
             share_prefix=share_prefix,
         )
-        self._ranks = {name: rank_of(name, types, interface) for name in self.branch.heads}
-        if interface.output not in self._ranks:
-            raise RewriteError(
-                f"output {interface.output!r} does not depend on the logits {interface.logits!r}"
-            )
+        self._ranks = ranks(self.branch.heads, types, interface)
         self._bounded = self.branch.build()
 
     def decided(
@@ -211,14 +197,16 @@ class _Pair:
                     name,
                     gs.Variable(name),
                 )
-        told = {
-            FLAGGED: decision.flagged,
-            P_VALUE: p_value(ops, null, decision.score),
-            SCORE: decision.score,
-            SUSPECTED: decision.suspected,
-            CORRECTED: decision.corrected,
-        }
-        append_outputs(surgeon, ops, told, batch_dim(self._proto, interface))
+        append_outputs(
+            surgeon,
+            ops,
+            batch_dim(self._proto, interface),
+            flagged=decision.flagged,
+            p_value=p_value(ops, null, decision.score),
+            score=decision.score,
+            suspected=decision.suspected,
+            corrected=decision.corrected,
+        )
         for output in further:
             info = onnx.helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [None] * 3)
             surgeon.append_output(output, info)

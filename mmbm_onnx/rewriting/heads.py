@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -43,13 +43,6 @@ _SELECTABLE = {
     TensorProto.INT64,
     TensorProto.STRING,
     *_WIDER,
-}
-_TYPES = {
-    FLAGGED: TensorProto.BOOL,
-    P_VALUE: TensorProto.FLOAT,
-    SCORE: TensorProto.FLOAT,
-    SUSPECTED: TensorProto.INT64,
-    CORRECTED: TensorProto.INT64,
 }
 
 
@@ -132,15 +125,40 @@ class Logits:
 
 
 def producing(surgeon: Surgeon, name: str) -> gs.Tensor:
+    """The tensor of that name, the logits for one, that a node of the main graph produces.
+
+    Raises:
+        RewriteError: None does.
+    """
     for node in surgeon.graph.nodes:
         for tensor in node.outputs:
             if tensor.name == name:
                 return tensor
-    raise RewriteError(f"no node of the main graph produces the logits {name!r}")
+    raise RewriteError(f"no node of the main graph produces {name!r}")
 
 
-def rank_of(name: str, types: Mapping[str, onnx.TypeProto], interface: Interface) -> int:
-    """Rank of an output behind the logits; refuses one that cannot be corrected row by row."""
+def ranks(
+    heads: Sequence[str], types: Mapping[str, onnx.TypeProto], interface: Interface
+) -> dict[str, int]:
+    """Ranks of the outputs behind the logits.
+
+    Args:
+        heads: Their names.
+        types: Type of each tensor.
+        interface: Which of them carries the classification.
+
+    Raises:
+        RewriteError: One cannot be corrected row by row, or that one is not among them.
+    """
+    found = {name: _rank(name, types, interface) for name in heads}
+    if interface.output not in found:
+        raise RewriteError(
+            f"output {interface.output!r} does not depend on the logits {interface.logits!r}"
+        )
+    return found
+
+
+def _rank(name: str, types: Mapping[str, onnx.TypeProto], interface: Interface) -> int:
     kind = types[name].tensor_type
     if not types[name].HasField("tensor_type") or kind.elem_type not in _SELECTABLE:
         what = TensorProto.DataType.Name(kind.elem_type).lower() if kind.elem_type else "no tensor"
@@ -201,21 +219,32 @@ def choose(
 def append_outputs(
     surgeon: Surgeon,
     ops: Operators,
-    told: Mapping[str, gs.Tensor],
     batch: onnx.TensorShapeProto.Dimension,
+    *,
+    flagged: gs.Tensor,
+    p_value: gs.Tensor,
+    score: gs.Tensor,
+    suspected: gs.Tensor,
+    corrected: gs.Tensor,
 ) -> None:
-    """Add what a detector tells, each ``(n, 1)`` and ``(n,)`` as an output, to the outputs.
+    """Add what a detector tells to the outputs, each ``(n, 1)`` here and ``(n,)`` there.
 
     Args:
         surgeon: The model being changed.
         ops: Where nodes go.
-        told: All of ``DETECTOR_OUTPUTS``.
         batch: The axis as outputs declare it.
+        flagged, p_value, score, suspected, corrected: Of ``DETECTOR_OUTPUTS``.
     """
-    for name in DETECTOR_OUTPUTS:
-        info = onnx.helper.make_tensor_value_info(name, _TYPES[name], [None])
+    for name, kind, tensor in (
+        (FLAGGED, TensorProto.BOOL, flagged),
+        (P_VALUE, TensorProto.FLOAT, p_value),
+        (SCORE, TensorProto.FLOAT, score),
+        (SUSPECTED, TensorProto.INT64, suspected),
+        (CORRECTED, TensorProto.INT64, corrected),
+    ):
+        info = onnx.helper.make_tensor_value_info(name, kind, [None])
         info.type.tensor_type.shape.dim[0].CopyFrom(batch)
-        output = ops.squeeze(told[name], name, output=surgeon.variable(name))
+        output = ops.squeeze(tensor, name, output=surgeon.variable(name))
         surgeon.append_output(output, info)
 
 

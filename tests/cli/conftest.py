@@ -61,19 +61,20 @@ def job(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 @pytest.fixture(scope="session")
 def tensor_job(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """``harden`` with one bound per tensor and an archive, run in the model's directory."""
-    folder = tmp_path_factory.mktemp("tensor")
-    shutil.copy(case.model, folder)
-    args = ("harden", "model.onnx", "--clean-dir", case.npz, "--granularity", "tensor")
-    return Job(folder, mmbm(*args, *QUICK, cwd=folder))
+    """``harden`` with one bound per tensor."""
+    return _archive_job(case, tmp_path_factory.mktemp("tensor"), "--granularity", "tensor")
 
 
 @pytest.fixture(scope="session")
 def plain_job(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Job:
     """``harden`` with bounds per channel that are not folded into weights."""
-    folder = tmp_path_factory.mktemp("plain")
+    return _archive_job(case, tmp_path_factory.mktemp("plain"), "--fold", "never")
+
+
+def _archive_job(case: Case, folder: Path, *options: str) -> Job:
+    """``harden`` with an archive, run in the model's directory."""
     shutil.copy(case.model, folder)
-    args = ("harden", "model.onnx", "--clean-dir", case.npz, "--fold", "never")
+    args = ("harden", "model.onnx", "--clean-dir", case.npz, *options)
     return Job(folder, mmbm(*args, *QUICK, cwd=folder))
 
 
