@@ -29,7 +29,7 @@ from mmbm_onnx.graph.walk import ancestors, constant_values, graphs, inner_graph
 from mmbm_onnx.rewriting.null import Null, fit_null, flags, p_values
 from mmbm_onnx.runtime.batches import run_batches
 from mmbm_onnx.runtime.sessions import Session
-from mmbm_onnx.types import BoolArray, Interface, Site
+from mmbm_onnx.types import DETECTOR_OUTPUTS, BoolArray, Interface, Site
 
 FALSE_POSITIVE_RATE = "false_positive_rate"
 """Provenance key of a detector: the rate that its threshold was set for, a decimal fraction."""
@@ -283,7 +283,7 @@ def _stages(detector: onnx.ModelProto, threshold: float) -> str:
     own = constant_values(detector.graph)
     made = {name for node in detector.graph.node for name in node.output if name}
     for node in detector.graph.node:
-        if not any(output.startswith(_DECISION) for output in node.output):
+        if not any(name.startswith(_DECISION) or name in DETECTOR_OUTPUTS for name in node.output):
             continue
         for _, top in inner_graphs(node):
             if list(node.input) != [f"{_DECISION}any_odd"]:

@@ -20,7 +20,7 @@ from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import value_types
 from mmbm_onnx.rewriting.branches import Branch
-from mmbm_onnx.rewriting.decision import as_float32, decide, flag, margin, p_value, suspect
+from mmbm_onnx.rewriting.decision import as_float32, decide, flag, p_value, suspect
 from mmbm_onnx.rewriting.evidence import Evidence
 from mmbm_onnx.rewriting.evidence_nodes import (
     first_score,
@@ -102,23 +102,19 @@ def build_cascade(
     ops = Operators(surgeon, _EVIDENCE)
     outer = Operators(surgeon, _DECISION)
     columns = logits.columns(outer, raw, "original")
-    suspected, mask = suspect(outer, columns, logits.dtype, interface.classes)
+    suspected = suspect(outer, columns, logits.dtype)
     wide = as_float32(outer, columns, logits.dtype, "logits_of_all")
-    by_activations = unusual(ops, evidence, values, watched, mask)
-    first = first_score(ops, evidence, by_activations, margin(outer, mask, wide, "margin_of_all"))
-    # Logits that are no numbers make the score none, and it is then not below the gate.
-    nothing = outer.add("Mul", wide, outer.constant("nothing", 0, np.float32), name="nothings")
-    first = outer.add("Add", first, outer.reduce("ReduceSum", nothing, "no_number"), name="first")
+    by_activations = unusual(ops, evidence, values, watched, suspected, interface.classes)
+    first = first_score(outer, evidence, by_activations, wide, interface.classes)
+    # One that is no number is not below the gate.
     below = outer.add("Less", first, outer.constant("gate", gate, np.float32), name="is_usual")
     odd = outer.add("Not", below, name="is_odd")
-    flat = outer.add("Reshape", odd, outer.constant("all", [-1], np.int64), name="odd_rows")
-    count = outer.over(
-        "ReduceSum", outer.cast(flat, TensorProto.FLOAT, "odd_ones"), [0], "odd_count", keepdims=0
-    )
+    ones = outer.cast(odd, TensorProto.FLOAT, "odd_ones")
+    count = outer.over("ReduceSum", ones, [0], "odd_count", keepdims=0)
     any_odd = outer.add("Greater", count, outer.constant("none", 0.5, np.float32), name="any_odd")
 
     # The second one.
-    places = inside.add("NonZero", flat, name="places")
+    places = inside.add("NonZero", odd, name="places")
     inside.add(
         "Reshape", places, inside.constant("flat", [-1], np.int64), name="rows", output=chosen
     )
@@ -173,13 +169,13 @@ def build_cascade(
             put_back(tensor, best, f"{name}/all"), tensor, name, gs.Variable(name)
         )
     scores = either(
-        put_back(first, decision.score, "all_scores"),
+        put_back(first, inside.squeeze(decision.score, "odd_scores"), "all_scores"),
         first,
         "scores",
         surgeon.variable(f"{_DECISION}score"),
     )
     corrected = either(
-        put_back(suspected, decision.corrected, "all_corrected"),
+        put_back(suspected, inside.squeeze(decision.corrected, "odd_corrected"), "all_corrected"),
         suspected,
         "corrected",
         surgeon.variable(f"{_DECISION}corrected"),
@@ -196,7 +192,6 @@ def build_cascade(
     )
     append_outputs(
         surgeon,
-        outer,
         batch_dim(proto, interface),
         flagged=flag(outer, null, scores),
         p_value=p_value(outer, null, scores),

@@ -66,8 +66,8 @@ def decide(
         dtype: Their type.
         classes: Number of classes.
         null: What the score looks like on clean samples.
-        weigh: Makes the score ``(n, 1)`` of the original's decision as a mask ``(n, classes)`` and
-            the margin difference ``(n, 1)``; None where that is the score.
+        weigh: Makes the score ``(n, 1)`` of the original's decision and the margin difference, both
+            ``(n, 1)``; None where that is the score.
         stays_below: Margin difference below which a suspected class stays that the bounded branch
             decides for, too; None where none does.
     """
@@ -75,14 +75,17 @@ def decide(
     bounded = _rounded(ops, bounded, dtype, "bounded")
     first = as_float32(ops, original, dtype, "original_logits")
     second = as_float32(ops, bounded, dtype, "bounded_logits")
-    suspected, mask = _suspect(ops, original if dtype == TensorProto.DOUBLE else first, classes)
+    deciding = original if dtype == TensorProto.DOUBLE else first
+    suspected = ops.add("ArgMax", deciding, name="suspected", axis=1, keepdims=1)
+    indices = ops.constant("classes", np.arange(classes)[None], np.int64)
+    mask = ops.add("Equal", suspected, indices, name="is_suspected")
 
     margins = [
-        margin(ops, mask, logits, f"{name}_margin")
+        _margin(ops, mask, logits, f"{name}_margin")
         for name, logits in (("original", first), ("bounded", second))
     ]
     difference = ops.add("Sub", *margins, name="margin_difference")
-    score = difference if weigh is None else weigh(mask, difference)
+    score = difference if weigh is None else weigh(suspected, difference)
     score = _spoiled_by_nan(ops, score, first, second)
     flagged = flag(ops, null, score)
 
@@ -101,29 +104,20 @@ def decide(
 
 
 def flag(ops: Operators, null: Null, score: gs.Tensor) -> gs.Tensor:
-    """Whether scores ``(n, 1)`` are above the threshold, or no number; bool."""
+    """Whether scores of any shape are above the threshold, or no number; bool."""
     undefined = ops.add("IsNaN", score, name="score_is_nan")
     threshold = ops.constant("threshold", null.threshold, np.float32)
     above = ops.add("Greater", score, threshold, name="above_threshold")
     return ops.add("Or", above, undefined, name="is_flagged")
 
 
-def suspect(
-    ops: Operators, logits: gs.Tensor, dtype: int, classes: int
-) -> tuple[gs.Tensor, gs.Tensor]:
-    """The decision of logits ``(n, classes)`` of type ``dtype``: its class, int64 ``(n, 1)``, and
-    the same as a mask ``(n, classes)``."""
+def suspect(ops: Operators, logits: gs.Tensor, dtype: int) -> gs.Tensor:
+    """The decision of logits ``(n, classes)`` of type ``dtype``: its class, int64 ``(n,)``."""
     logits = _rounded(ops, logits, dtype, "decided")
     # float64 keeps its own comparison: two classes may be equal once rounded to float32.
     if dtype != TensorProto.DOUBLE:
         logits = as_float32(ops, logits, dtype, "decided_logits")
-    return _suspect(ops, logits, classes)
-
-
-def _suspect(ops: Operators, logits: gs.Tensor, classes: int) -> tuple[gs.Tensor, gs.Tensor]:
-    suspected = ops.add("ArgMax", logits, name="suspected", axis=1, keepdims=1)
-    indices = ops.constant("classes", np.arange(classes)[None], np.int64)
-    return suspected, ops.add("Equal", suspected, indices, name="is_suspected")
+    return ops.add("ArgMax", logits, name="suspected", axis=1, keepdims=0)
 
 
 def _rounded(ops: Operators, logits: gs.Tensor, dtype: int, name: str) -> gs.Tensor:
@@ -139,7 +133,7 @@ def as_float32(ops: Operators, tensor: gs.Tensor, dtype: int, name: str) -> gs.T
     return tensor if dtype == TensorProto.FLOAT else ops.cast(tensor, TensorProto.FLOAT, name)
 
 
-def margin(ops: Operators, mask: gs.Tensor, logits: gs.Tensor, name: str) -> gs.Tensor:
+def _margin(ops: Operators, mask: gs.Tensor, logits: gs.Tensor, name: str) -> gs.Tensor:
     """Margin ``(n, 1)`` of the class in the mask ``(n, classes)``, of float32 logits."""
     zero = ops.constant(f"{name}_zero", 0, np.float32)
     lowest = ops.constant(f"{name}_lowest", -np.inf, np.float32)
@@ -179,15 +173,14 @@ def _spoiled_by_nan(
 
 
 def p_value(ops: Operators, null: Null, score: gs.Tensor) -> gs.Tensor:
-    """P-values ``(n, 1)`` of scores ``(n, 1)``, float32, as ``null.p_values`` computes them."""
+    """P-values ``(n,)`` of scores ``(n,)``, float32, as ``null.p_values`` computes them."""
     undefined = ops.add("IsNaN", score, name="score_is_missing")
     if null.kind == "conformal":
         total = np.float32(len(null.scores) + 1)
-        scores = ops.constant("null_scores", null.scores[None], np.float32)
+        scores = ops.constant("null_scores", null.scores[:, None], np.float32)
         lower = ops.add("Less", scores, score, name="null_is_lower")
-        count = ops.reduce(
-            "ReduceSum", ops.cast(lower, TensorProto.FLOAT, "null_lower"), "null_count"
-        )
+        lower = ops.cast(lower, TensorProto.FLOAT, "null_lower")
+        count = ops.over("ReduceSum", lower, [0], "null_count", keepdims=0)
         size = ops.constant("null_size", total, np.float32)
         rest = ops.add("Sub", size, count, name="null_rest")
         value = ops.add("Div", rest, size, name="rank")

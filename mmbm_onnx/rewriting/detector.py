@@ -83,8 +83,18 @@ def build_detector(
         values = {site.tensor: producing(pair.surgeon, site.tensor) for site in evidence.sites}
     return pair.decided(
         null,
-        lambda mask, margin: score(
-            ops, evidence, unusual(ops, evidence, values, known, mask), margin
+        lambda suspected, margin: score(
+            ops,
+            evidence,
+            unusual(
+                ops,
+                evidence,
+                values,
+                known,
+                ops.squeeze(suspected, "suspected"),
+                interface.classes,
+            ),
+            margin,
         ),
         stays_below=evidence.usual,
     )
@@ -197,15 +207,15 @@ class _Pair:
                     name,
                     gs.Variable(name),
                 )
+        score = ops.squeeze(decision.score, "scores")
         append_outputs(
             surgeon,
-            ops,
             batch_dim(self._proto, interface),
-            flagged=decision.flagged,
-            p_value=p_value(ops, null, decision.score),
-            score=decision.score,
-            suspected=decision.suspected,
-            corrected=decision.corrected,
+            flagged=ops.squeeze(decision.flagged, "flags"),
+            p_value=p_value(ops, null, score),
+            score=score,
+            suspected=ops.squeeze(decision.suspected, "suspected_classes"),
+            corrected=ops.squeeze(decision.corrected, "corrected_classes"),
         )
         for output in further:
             info = onnx.helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [None] * 3)

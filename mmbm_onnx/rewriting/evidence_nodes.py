@@ -8,16 +8,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
-from mmbm_onnx.rewriting.evidence import SMALLEST_DISTANCE, Evidence, SiteDistances
-from mmbm_onnx.rewriting.evidence_together import (
-    MOST_TOGETHER,
-    distances_together,
-    size_together,
-)
+from mmbm_onnx.rewriting.distance_nodes import View, distances
+from mmbm_onnx.rewriting.evidence import Evidence
 from mmbm_onnx.rewriting.operators import Operators
 from mmbm_onnx.types import Site
 
 _MOST_SITES = 16
+_BLOCKED = 4  # axes of what it keeps in a blocked layout
 _MOST_POOLED = 3  # axes that ONNX Runtime pools over
 
 
@@ -74,33 +71,43 @@ def score(ops: Operators, evidence: Evidence, unusual: gs.Tensor, margin: gs.Ten
     Args:
         ops: Where nodes go.
         evidence: What was fitted.
-        unusual: What the activations alone give: see ``unusual``.
+        unusual: What the activations alone give, ``(n,)``: see ``unusual``.
         margin: Margin difference ``(n, 1)``, float32.
     """
-    return _with_margin(ops, unusual, margin, evidence.margin, evidence.constant, "score")
+    column = ops.unsqueeze(unusual, 1, "unusual_column")
+    weight = ops.constant("score/per_logit", evidence.margin, np.float32)
+    constant = ops.constant("score/constant", evidence.constant, np.float32)
+    both = ops.add("Add", column, ops.add("Mul", margin, weight, name="score/margin"),
+                   name="score/both")  # fmt: skip
+    return ops.add("Add", both, constant, name="score")
 
 
 def first_score(
-    ops: Operators, evidence: Evidence, unusual: gs.Tensor, margin: gs.Tensor
+    ops: Operators, evidence: Evidence, unusual: gs.Tensor, logits: gs.Tensor, classes: int
 ) -> gs.Tensor:
-    """The first score ``(n, 1)``, as ``Evidence.firsts`` computes it, of the original's margin."""
-    weights = evidence.first_margin, evidence.first_constant
-    return _with_margin(ops, unusual, margin, *weights, "first_score")
+    """The first score ``(n,)``, as ``Evidence.firsts`` computes it; no number where a logit is
+    none.
 
-
-def _with_margin(
-    ops: Operators,
-    unusual: gs.Tensor,
-    margin: gs.Tensor,
-    per_logit: float,
-    constant: float,
-    name: str,
-) -> gs.Tensor:
-    weight = ops.constant(f"{name}/per_logit", per_logit, np.float32)
-    both = ops.add(
-        "Add", unusual, ops.add("Mul", margin, weight, name=f"{name}/margin"), name=f"{name}/both"
+    Args:
+        ops: Where nodes go.
+        evidence: What was fitted.
+        unusual: What the activations alone give, ``(n,)``.
+        logits: The original's, float32 ``(n, classes)``.
+        classes: Number of classes.
+    """
+    two, _ = ops.top(logits, 2, "first/largest")
+    per_logit = evidence.first_margin
+    weights = ops.constant("first/per_logit", [per_logit, -per_logit], np.float32)
+    # The largest may pass over what is no number; times nothing, it stays none.
+    nothing = ops.constant("first/nothing", np.zeros(classes), np.float32)
+    return ops.add(
+        "Sum",
+        unusual,
+        ops.add("MatMul", two, weights, name="first/margin"),
+        ops.add("MatMul", logits, nothing, name="first/no_number"),
+        ops.constant("first/constant", evidence.first_constant, np.float32),
+        name="first",
     )
-    return ops.add("Add", both, ops.constant(f"{name}/constant", constant, np.float32), name=name)
 
 
 def unusual(
@@ -108,101 +115,74 @@ def unusual(
     evidence: Evidence,
     values: Mapping[str, gs.Tensor],
     sites: Mapping[str, Site],
-    is_suspected: gs.Tensor,
+    suspected: gs.Tensor,
+    classes: int,
 ) -> gs.Tensor:
-    """What the activations alone give, ``(n, 1)``, float32.
+    """What the activations alone give, ``(n,)``, float32.
 
     Args:
         ops: Where nodes go.
         evidence: What was fitted.
         values: The activation at each of its sites.
         sites: What is known of them.
-        is_suspected: The original's decision as a mask ``(n, classes)``.
+        suspected: The original's decision, int64 ``(n,)``.
+        classes: Number of classes.
     """
-    classes = evidence.sites[0].offsets.shape[2]
-    if size_together(evidence) <= MOST_TOGETHER:
-        found = distances_together(ops, evidence, _views(ops, evidence, values, sites))
-    else:
-        every = [
-            _distances(ops, site, summarize(ops, values[site.tensor], sites[site.tensor]))
-            for site in evidence.sites
-        ]
-        joined = ops.add("Concat", *every, name="all_distances", axis=0)
-        found = ops.add("Transpose", joined, name="distances_of_rows", perm=[1, 0, 2])
-    least = ops.constant("smallest_distance", SMALLEST_DISTANCE, np.float32)
-    distances = ops.add("Max", found, least, name="distances")  # (n, views, classes)
-    shape = ops.constant("mask_shape", [-1, 1, classes], np.int64)
-    mask = ops.add("Reshape", is_suspected, shape, name="mask")
+    found, views = _distances(ops, evidence, values, sites)
     zero = ops.constant("no_distance", 0, np.float32)
     far = ops.constant("far", np.finfo(np.float32).max, np.float32)
-    of_own = ops.add("Where", mask, distances, zero, name="own")
-    of_others = ops.add("Where", mask, far, distances, name="others")
-    both = ops.add(
-        "Concat",
-        ops.over("ReduceSum", of_own, [2], "own_sum", keepdims=0),
-        ops.over("ReduceMin", of_others, [2], "nearest", keepdims=0),
-        name="own_and_other",
-        axis=1,
+    every = ops.constant("classes", np.arange(classes)[:, None], np.int64)
+    is_own = ops.add("Equal", every, suspected, name="is_own")  # (classes, n)
+    of_own = ops.add("Where", is_own, found, zero, name="own")
+    of_others = ops.add("Where", is_own, far, found, name="others")
+    sides = [
+        ops.over("ReduceSum", of_own, [1], "own_sum"),
+        ops.over("ReduceMin", of_others, [1], "nearest"),
+    ]
+    logarithms = ops.add("Log", ops.concat(sides, 1, "own_and_other"), name="logarithms")
+    places = _places(evidence, views)
+    weights = np.stack([evidence.own[places], -evidence.other[places]], axis=1)[:, :, None]
+    weighed = ops.add(
+        "Mul", logarithms, ops.constant("weights", weights, np.float32), name="weighed"
     )
-    logarithms = ops.add("Log", both, name="logarithms")  # (n, 2 views)
-    weights = np.concatenate([evidence.own, -evidence.other])[:, None]
-    return ops.add(
-        "MatMul", logarithms, ops.constant("weights", weights, np.float32), name="unusual"
-    )
+    return ops.over("ReduceSum", weighed, [0, 1], "unusual", keepdims=0)
 
 
-def _views(
+def _distances(
     ops: Operators,
     evidence: Evidence,
     values: Mapping[str, gs.Tensor],
     sites: Mapping[str, Site],
-) -> tuple[gs.Tensor, list[tuple[int, int]]]:
-    """All views of all sites side by side, ``(n, channels of all)``, and of each the places of its
-    site and of the view there."""
-    deep: list[gs.Tensor] = []
-    flat: list[gs.Tensor] = []
-    first: list[tuple[int, int]] = []
-    last: list[tuple[int, int]] = []
-    for place, site in enumerate(evidence.sites):
+) -> tuple[gs.Tensor, list[View]]:
+    """Squared distances ``(views, classes, n)``, and what views those are."""
+    deep: list[tuple[View, gs.Tensor]] = []
+    flat: list[tuple[View, gs.Tensor]] = []
+    for site in evidence.sites:
         pooled = _pooled(ops, values[site.tensor], sites[site.tensor])
-        for view, (tensor, rank) in enumerate(pooled):
-            if rank == 4:
-                deep.append(tensor)
-                first.append((place, view))
+        for index, (tensor, rank) in enumerate(pooled):
+            view = View(site, index)
+            if rank == _BLOCKED:
+                deep.append((view, tensor))
                 continue
-            name = f"view/{site.tensor}/{view}"
-            flat.append(tensor if rank == 2 else ops.add("Flatten", tensor, name=name, axis=1))
-            last.append((place, view))
+            if rank != 2:
+                name = f"view/{site.tensor}/{index}"
+                tensor = ops.add("Flatten", tensor, name=name, axis=1)
+            flat.append((view, tensor))
+    for part in (deep, flat):
+        part.sort(key=lambda item: item[0].channels)
+    parts = [tensor for _, tensor in flat]
     if deep:
-        joined = deep[0] if len(deep) == 1 else ops.add("Concat", *deep, name="pooled", axis=1)
-        flat.insert(0, ops.add("Flatten", joined, name="pooled_flat", axis=1))
-    x = flat[0] if len(flat) == 1 else ops.add("Concat", *flat, name="views", axis=1)
-    return x, [*first, *last]
+        # Joined as they are, they leave the blocked layout of convolutions together.
+        joined = ops.concat([tensor for _, tensor in deep], 1, "pooled")
+        parts.insert(0, ops.add("Flatten", joined, name="pooled_flat", axis=1))
+    views = [view for view, _ in (*deep, *flat)]
+    return distances(ops, ops.concat(parts, 1, "views"), views), views
 
 
-def _distances(ops: Operators, site: SiteDistances, summary: gs.Tensor) -> gs.Tensor:
-    """Squared distances ``(views, n, classes)``; see ``SiteDistances``."""
-    name = f"distance/{site.tensor}"
-
-    def constant(field: str) -> gs.Constant:
-        return ops.constant(f"{name}/{field}", getattr(site, field), np.float32)
-
-    def add(op: str, *inputs: gs.Tensor, to: str) -> gs.Tensor:
-        return ops.add(op, *inputs, name=f"{name}/{to}")
-
-    size = add("Abs" if site.signed else "Relu", summary, to="size")
-    root = add("Sqrt", size, to="root")
-    if site.signed:
-        root = add("Mul", root, add("Sign", summary, to="sign"), to="signed_root")
-    scaled = add("Mul", root, constant("scale"), to="scaled")
-    t = add("Sub", scaled, constant("shift"), to="centred")
-    p = add("MatMul", t, constant("basis"), to="projected")
-    length = ops.over("ReduceSum", add("Mul", t, t, to="squares"), [2], f"{name}/length")
-    curved = add("MatMul", add("Mul", p, p, to="parts"), constant("curvature"), to="curved")
-    sloped = add("MatMul", p, constant("slopes"), to="sloped")
-    shared = add("Add", length, curved, to="shared")
-    apart = add("Add", sloped, constant("offsets"), to="apart")
-    return ops.add("Add", shared, apart, name=name)
+def _places(evidence: Evidence, views: Sequence[View]) -> list[int]:
+    """Where these views are in the order of the evidence."""
+    order = [(site.tensor, i) for site in evidence.sites for i in range(len(site.scale))]
+    return [order.index((view.site.tensor, view.index)) for view in views]
 
 
 def _axes(site: Site) -> list[int] | None:

@@ -218,7 +218,6 @@ def choose(
 
 def append_outputs(
     surgeon: Surgeon,
-    ops: Operators,
     batch: onnx.TensorShapeProto.Dimension,
     *,
     flagged: gs.Tensor,
@@ -227,13 +226,13 @@ def append_outputs(
     suspected: gs.Tensor,
     corrected: gs.Tensor,
 ) -> None:
-    """Add what a detector tells to the outputs, each ``(n, 1)`` here and ``(n,)`` there.
+    """Add what a detector tells to the outputs.
 
     Args:
         surgeon: The model being changed.
-        ops: Where nodes go.
         batch: The axis as outputs declare it.
-        flagged, p_value, score, suspected, corrected: Of ``DETECTOR_OUTPUTS``.
+        flagged, p_value, score, suspected, corrected: Of ``DETECTOR_OUTPUTS``, each ``(n,)``; they
+            are renamed.
     """
     for name, kind, tensor in (
         (FLAGGED, TensorProto.BOOL, flagged),
@@ -244,8 +243,8 @@ def append_outputs(
     ):
         info = onnx.helper.make_tensor_value_info(name, kind, [None])
         info.type.tensor_type.shape.dim[0].CopyFrom(batch)
-        output = ops.squeeze(tensor, name, output=surgeon.variable(name))
-        surgeon.append_output(output, info)
+        tensor.name = surgeon.fresh(name)
+        surgeon.append_output(tensor, info)
 
 
 def batch_dim(proto: onnx.ModelProto, interface: Interface) -> onnx.TensorShapeProto.Dimension:

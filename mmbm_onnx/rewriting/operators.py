@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ _AXES_INPUT = {
     "ReduceMax": 18,
     "ReduceMean": 18,
     "ReduceMin": 18,
+    "ReduceSumSquare": 18,
 }
+_SPLIT_INPUT = 13  # so does Split its sizes
 
 
 class Operators:
@@ -63,6 +66,28 @@ class Operators:
         """``ReduceSum``, ``ReduceMax`` or ``ReduceMin`` over axis 1, which stays with length 1."""
         return self.over(op, tensor, [1], name)
 
+    def top(self, tensor: gs.Tensor, count: int, name: str) -> tuple[gs.Tensor, gs.Tensor]:
+        """The largest so many along axis 1, descending, and their indices; opset 10."""
+        inputs = [tensor, self.constant(f"{name}_count", [count], np.int64)]
+        values, indices = self._several("TopK", inputs, {"axis": 1}, 2, name)
+        return values, indices
+
+    def concat(self, tensors: Sequence[gs.Tensor], axis: int, name: str) -> gs.Tensor:
+        """These side by side; one alone as it is."""
+        return (
+            tensors[0] if len(tensors) == 1 else self.add("Concat", *tensors, name=name, axis=axis)
+        )
+
+    def split(self, tensor: gs.Tensor, sizes: Sequence[int], name: str) -> list[gs.Tensor]:
+        """Parts of these sizes along axis 0; one alone is the tensor itself."""
+        if len(sizes) == 1:
+            return [tensor]
+        if self._surgeon.opset < _SPLIT_INPUT:
+            given = {"axis": 0, "split": list(sizes)}
+            return self._several("Split", [tensor], given, len(sizes), name)
+        inputs = [tensor, self.constant(f"{name}_sizes", sizes, np.int64)]
+        return self._several("Split", inputs, {"axis": 0}, len(sizes), name)
+
     def squeeze(self, tensor: gs.Tensor, name: str, output: gs.Tensor = None) -> gs.Tensor:
         """``(n, 1)`` to ``(n,)``."""
         return self._with_axes("Squeeze", tensor, [1], name, output)
@@ -76,6 +101,15 @@ class Operators:
     ) -> gs.Tensor:
         """A reduction over some axes."""
         return self._with_axes(op, tensor, axes, name, None, keepdims=keepdims)
+
+    def _several(
+        self, op: str, inputs: list[gs.Tensor], attributes: dict[str, Any], count: int, name: str
+    ) -> list[gs.Tensor]:
+        """Append a node with so many outputs."""
+        outputs = [self._surgeon.variable(f"{self._prefix}{name}_{i}") for i in range(count)]
+        fresh = self._surgeon.fresh_node(self._prefix + name)
+        self._graph.nodes.append(gs.Node(op, fresh, attributes, inputs, outputs))
+        return outputs
 
     def _with_axes(
         self,

@@ -18,7 +18,6 @@ from rewriting_helpers import (
     site,
 )
 
-from mmbm_onnx.rewriting import evidence_nodes
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import build_detector, build_probe
 from mmbm_onnx.rewriting.evidence import FEWEST, Evidence, fit_evidence
@@ -240,13 +239,8 @@ def paired(model: onnx.ModelProto, x: np.ndarray, dtype=np.float32, sites=None, 
     return built, run_named(built, x=other), evidence.scores(*look(other)), other, evidence
 
 
-@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("opset", [9, 12, 13, 17, 18, 21])
-def test_nodes_compute_the_score(
-    opset: int, together: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not together:
-        monkeypatch.setattr(evidence_nodes, "MOST_TOGETHER", 0)
+def test_nodes_compute_the_score(opset: int) -> None:
     model = convolutional(opset=opset)
     x = np.random.default_rng(2).normal(size=(80, 2, 6, 6)).astype(np.float32)
     _, answers, expected, other, evidence = paired(model, x)
