@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 # Torch's threads are set by the programs themselves; this keeps BLAS from adding its own.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo seeds test docs lint types format wheel smoke clean
+.PHONY: demo seeds test pages docs lint types format wheel smoke clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo/run.py --output build/demo --force
@@ -19,8 +19,12 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # Pages that are written from the code.
-docs: $(STAMP)
+pages: $(STAMP)
 	$(BIN)/python -m mmbm_onnx.execution.operator_table
+
+# The site, in build/site; a broken link is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

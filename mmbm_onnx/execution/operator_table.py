@@ -1,4 +1,4 @@
-"""The table of operators in ``docs/operators.md``, from the registry: ``make docs`` writes it."""
+"""The table of operators in ``docs/operators.md``, from the registry: ``make pages`` writes it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ the two disagree; a node that cannot be executed is named with its output.
 
 {count} operators are implemented, from the opset given up to {newest}, the newest of onnx {onnx}.
 Of {more} more the body that the ONNX standard gives them is executed. No strings, no sequences, no
-4- and 8-bit floating point. This page is written by `make docs`.
+4- and 8-bit floating point. This page is written by `make pages`.
 
 | operator | from opset | limits |
 |---|---|---|

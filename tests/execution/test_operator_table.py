@@ -11,7 +11,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "operators.md"
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert DOCUMENT.read_text() == render(), "run make docs"
+    assert DOCUMENT.read_text() == render(), "run make pages"
 
 
 def test_every_operator_has_its_oldest_opset_and_all_its_limits() -> None:
