@@ -241,7 +241,8 @@ def _detector_line(detector: Mapping[str, Any] | None) -> str:
     return (
         f"flags {percent(detector['false_positive_rate_measured'])} of clean samples "
         f"({detector['measured_on']}; asked for "
-        f"{percent(detector['false_positive_rate_requested'])}), {detector['null']} null"
+        f"{percent(detector['false_positive_rate_requested'])}), {detector['null']} null; "
+        f"{detector['shadow']} bounded branch"
     )
 
 
