@@ -14,6 +14,7 @@ from mmbm_onnx.errors import ModelError, RewriteError
 from mmbm_onnx.evaluation.compare import rows_that_differ
 from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
 from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
+from mmbm_onnx.evaluation.shadow_branch import shadow_difference
 from mmbm_onnx.execution.parity import HALF_TOLERANCE
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import stamp
@@ -283,6 +284,7 @@ class Pairing:
             stamp(detector, stamps)
             check_written(detector)
             check_signature(self.proto, detector, DETECTOR_OUTPUTS)
+            self._check_shadow(detector, form.shadow)
             verdicts = self.run.verdicts(detector, x)
             shared = {name: verdicts.outputs[name] for name in original}
             differing = rows_that_differ(original, shared) & ~verdicts.flagged
@@ -294,6 +296,14 @@ class Pairing:
             f"the detector changes {int(differing.sum())} of {len(x)} outputs that it does not "
             "flag; nothing is written"
         )
+
+    def _check_shadow(self, detector: onnx.ModelProto, shadow: Shadow | None) -> None:
+        """As ``verify`` will."""
+        if shadow is None:
+            return
+        found = shadow_difference(self.proto, detector, shadow.record, self.interface)
+        if found:
+            raise RewriteError(f"the {shadow.kind} branch is more than rounded: {found}")
 
     def _graphs(self, null: Null, scoring: Scoring, form: _Form) -> Iterator[onnx.ModelProto]:
         """In two stages; or in one, with a shared prefix and without one."""

@@ -100,7 +100,29 @@ def to_half(proto: onnx.ModelProto) -> onnx.ModelProto:
             found: onnx.ModelProto = convert_float_to_float16(source, keep_io_types=True)
         except (ValueError, RuntimeError) as error:
             raise RewriteError(f"ONNX Runtime cannot convert: {one_line(error)}") from error
+    _sort(found.graph)
     return found
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Put each node behind those it reads from: the converter appends its casts."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    rest = list(graph.node)
+    nodes: list[onnx.NodeProto] = []
+    done: set[str] = set()
+    while rest:
+        node = rest[0]
+        missing = [made_by[name] for name in node.input if name in made_by and name not in done]
+        if missing:
+            rest.insert(0, missing[0])
+        else:
+            if done.isdisjoint(node.output):
+                nodes.append(node)
+                done.update(node.output)
+            del rest[0]
+    ordered = onnx.GraphProto(node=nodes)
+    del graph.node[:]
+    graph.node.extend(ordered.node)
 
 
 class _Reader:
