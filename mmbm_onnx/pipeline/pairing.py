@@ -44,13 +44,6 @@ from mmbm_onnx.types import (
 _NOISE_SAMPLES = 64
 # Share of clean samples that go on to the bounded branch: at least, and of the rate to be flagged.
 _ODD, _ODD_OF_RATE = 0.05, 5
-# What a failure of a form leads to, by whether all samples went through the bounded branch already
-# and where evidence was read.
-_INSTEAD = {
-    (False, "original"): "all samples go through the bounded branch",
-    (True, "original"): "evidence is read in the bounded branch",
-    (True, "bounded"): "the detector goes by the margin difference alone",
-}
 _TOLERANCE = 1e-3  # of the largest score
 
 
@@ -97,6 +90,15 @@ class _Form:
     def takes_shadow(self) -> bool:
         """Whether nothing is read inside the bounded branch."""
         return self.score == "margin" or self.read == "original"
+
+    @property
+    def instead(self) -> str:
+        """What is done, where a better form failed."""
+        if self.score == "margin":
+            return "the detector goes by the margin difference alone"
+        if self.read == "bounded":
+            return "evidence is read in the bounded branch"
+        return "all samples go through the bounded branch"
 
 
 class ScoreError(RewriteError):
@@ -160,19 +162,18 @@ class Pairing:
         told: list[str] = list(made.warnings)
         refused = made.reason
         forms = self._forms(score, false_positive_rate, made.shadow)
-        for form in forms:
+        for form, after in zip(forms, [*forms[1:], None], strict=True):
             bounded = hardened if form.shadow is None else made.answers
             assert bounded is not None
             try:
                 found = self._paired(form, (original, bounded), false_positive_rate, *told)
             except (RewriteError, ModelError) as error:
-                if form is forms[-1]:
+                if after is None:
                     raise
                 if form.shadow is not None and not self._asked:
                     refused = str(error)  # the same form with a copy is next
                 else:
-                    why = _INSTEAD[form.odd is None, form.read]
-                    told = [*made.warnings, f"{why}: {error}"]
+                    told = [*made.warnings, f"{after.instead}: {error}"]
             else:
                 return replace(found, no_shadow="" if form.shadow is not None else refused)
         raise AssertionError("the last form returns or raises")
@@ -289,7 +290,8 @@ class Pairing:
             shared = {name: verdicts.outputs[name] for name in original}
             differing = rows_that_differ(original, shared) & ~verdicts.flagged
             if not differing.any():
-                half = has_halves(self.proto)
+                shadow = form.shadow
+                half = has_halves(self.proto) or (shadow is not None and shadow.kind == "half")
                 _check_scores(verdicts.score[: len(clean)], scoring, half=half)
                 return detector
         raise RewriteError(

@@ -16,8 +16,10 @@ from mmbm_onnx.graph.mapped import mapped, to_array
 from mmbm_onnx.graph.walk import constant_values, inner_graphs, standard_opset, value_types
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.checks import check_written
+from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.folding.fold import Folded, fold_bounds
 from mmbm_onnx.rewriting.folding.record import Record
+from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.rewriting.shadow.alone import with_shadow_logits
 from mmbm_onnx.rewriting.shadow.branch import Shadow
 from mmbm_onnx.rewriting.shadow.cut import bare_logits, cut_at_logits
@@ -80,16 +82,26 @@ class Shadowing:
 
         Raises:
             OptionError: It cannot.
+            RewriteError: The detector cannot be built around a shadow.
         """
         if not self.asked:
             return
-        bounds = {
-            site.tensor: np.ones(
-                (site.channels,) if channels and site.channels is not None else (), np.float32
-            )
-            for site in self.sites
-        }
-        self._refuse(self._obstacle(self._fold(Bounds(bounds))))
+        bounds = Bounds(
+            {
+                site.tensor: np.ones(
+                    (site.channels,) if channels and site.channels is not None else (), np.float32
+                )
+                for site in self.sites
+            }
+        )
+        folded = self._fold(bounds)
+        self._refuse(self._obstacle(folded))
+        plain = Shadow(
+            self._kind, cut_at_logits(folded.proto, self.interface), self._record(bounds)
+        )
+        null = fit_null(np.linspace(-1, 1, 99, dtype=np.float32), 0.01)
+        parts = self.proto, self.interface, self.sites, bounds
+        check_written(build_detector(*parts, null, shadow=plain))
 
     def make(
         self,
@@ -187,14 +199,16 @@ class Shadowing:
         return ""
 
     def _convert(self, folded: Folded, bounds: Bounds, x: npt.NDArray[np.float32]) -> Shadow:
-        record = Record(bounds, self._depthwise, (self.interface.logits,))
         proto = cut_at_logits(folded.proto, self.interface)
         if self._kind == "half":
             converted = to_half(proto)
         else:
             converted = bare_logits(to_int8(proto, self._batches(x), _limits(proto)))
         check_written(converted)
-        return Shadow(self._kind, converted, record)
+        return Shadow(self._kind, converted, self._record(bounds))
+
+    def _record(self, bounds: Bounds) -> Record:
+        return Record(bounds, self._depthwise, (self.interface.logits,))
 
     def _batches(self, x: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         size = self.interface.batch

@@ -190,3 +190,17 @@ def test_scalar_bounds_are_taken_too() -> None:
     answers = runner(face).answers(fold_bounds(proto, sites, bounds).proto, clean.x)
     found = shadowing(proto, "int8").make(bounds, runner(face), samples(120, 1), clean, answers, 0)
     assert found.shadow is not None
+
+
+def test_heads_that_read_more_are_told_in_the_rehearsal() -> None:
+    proto = network()
+    proto.graph.node.append(helper.make_node("Add", ["logits", "d_wide"], ["mixed"]))
+    proto.graph.node.insert(
+        len(proto.graph.node) - 1,
+        helper.make_node("ReduceSum", ["third"], ["d_wide"], keepdims=1),
+    )
+    proto.graph.output.append(helper.make_tensor_value_info("mixed", TensorProto.FLOAT, ["N", 4]))
+    sites = sites_and_bounds(proto)[0]
+    face = find_interface(network())
+    with pytest.raises(RewriteError, match="reads 'd_wide', too"):
+        room.Shadowing("half", proto, face, sites, None).rehearse(channels=True)

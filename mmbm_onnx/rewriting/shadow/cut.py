@@ -9,7 +9,8 @@ from mmbm_onnx.types import Interface
 
 
 def cut_at_logits(proto: onnx.ModelProto, interface: Interface) -> onnx.ModelProto:
-    """What computes the logits, and nothing else: one input, one output, no metadata.
+    """What computes the logits, and nothing else: one input, one output, no metadata. Every node
+    has a name of its own, which converters ask for.
 
     Args:
         proto: A model with weights inside; not changed.
@@ -32,6 +33,8 @@ def cut_at_logits(proto: onnx.ModelProto, interface: Interface) -> onnx.ModelPro
         output=[logits],
         initializer=[tensor for tensor in proto.graph.initializer if tensor.name in needed],
     )
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{index}"
     return onnx.ModelProto(
         ir_version=proto.ir_version,
         opset_import=proto.opset_import,
