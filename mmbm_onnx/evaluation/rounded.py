@@ -18,6 +18,7 @@ import onnx
 
 from mmbm_onnx.graph.mapped import to_array
 from mmbm_onnx.graph.walk import STANDARD_DOMAINS, attribute, constant_values, producers
+from mmbm_onnx.types import BoolArray
 
 Values = npt.NDArray[np.float64]
 
@@ -213,8 +214,12 @@ class _Graph:
     def _dequantized(self, node: onnx.NodeProto) -> _Weight:
         stored = self.value(node.input[0])
         scale = np.asarray(self._known(node.input[1], "the scale"), np.float64)
-        zero = self._known(node.input[2], "the zero point") if node.input[2:3] else np.int8(0)
-        if np.any(zero) or stored.dtype not in (np.int8, np.int32):
+        zero = np.asarray(
+            self._known(node.input[2], "the zero point") if node.input[2:3] else np.int8(0)
+        )
+        # What is added, say, is stored as activations are: in uint8, with a zero point.
+        middle = float(zero.ravel()[0]) if stored.dtype == np.uint8 and zero.size == 1 else 0.0
+        if (zero != middle).any() or stored.dtype not in (np.int8, np.uint8, np.int32):
             raise _Odd(f"weight {node.input[0]!r} is not stored around 0 in int8 or int32")
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise _Odd(f"the scale {node.input[1]!r} is not finite and positive")
@@ -223,7 +228,7 @@ class _Graph:
             if scale.shape != stored.shape[axis : axis + 1]:
                 raise _Odd(f"the scale {node.input[1]!r} does not fit its weight")
             scale = scale.reshape([-1 if a == axis else 1 for a in range(stored.ndim)])
-        return _Weight(stored.astype(np.float64) * scale, scale)
+        return _Weight((stored.astype(np.float64) - middle) * scale, scale)
 
 
 _PASSED = ("Cast", "Clip", "DequantizeLinear", "QuantizeLinear", "Relu")
@@ -275,28 +280,30 @@ def _check_steps(
     Raises:
         _Odd: One is not.
     """
-    if len(new.input) < 2:
-        return
-    weight, plain = right.path(new.input[1]).weight, left.path(old.input[1]).weight
-    if weight is None or weight.steps is None or plain is None:
-        return
+    for place, (before, after) in enumerate(zip(old.input[:2], new.input[:2], strict=True)):
+        weight, plain = right.path(after).weight, left.path(before).weight
+        if weight is None or weight.steps is None or plain is None:
+            continue
+        step, coarse = _steps(plain, weight)
+        if place == 1 and new.input[2:3] and new.input[2]:
+            bias, truth = right.path(new.input[2]).weight, left.path(old.input[2]).weight
+            if bias is not None and bias.steps is not None and truth is not None:
+                given = np.broadcast_to(bias.steps, bias.values.shape)
+                wanted = right.path(new.input[0]).step * step
+                if not np.allclose(given, wanted, rtol=1e-4, atol=0):
+                    raise _Odd(f"the bias of {name!r} has not the steps of its weight")
+                if coarse.shape == given.shape:  # wider where the bias would not fit otherwise
+                    coarse = coarse & (given > _BIAS * np.abs(truth.values))
+        if coarse.any():
+            raise _Odd(f"the weight of {name!r} has coarser steps than its bits ask for")
+
+
+def _steps(plain: _Weight, weight: _Weight) -> tuple[Values, BoolArray]:
+    """Steps of a weight by channel, and which are coarser than its bits allow."""
+    assert weight.steps is not None
     values = np.abs(plain.values.astype(np.float64))
     along = [axis for axis, length in enumerate(weight.steps.shape) if length > 1]
     others = tuple(axis for axis in range(values.ndim) if axis not in along)
     largest = values.max(axis=others, initial=0)
     step = np.broadcast_to(weight.steps, values.shape).max(axis=others, initial=0)
-    coarse = step > np.where(largest > 0, _COARSEST * largest, 1)
-    bias, truth = (
-        graph.path(node.input[2]).weight if node.input[2:3] and node.input[2] else None
-        for graph, node in ((right, new), (left, old))
-    )
-    if bias is not None and bias.steps is not None and truth is not None:
-        shape = bias.values.shape
-        given = np.broadcast_to(bias.steps, shape)
-        wanted = np.broadcast_to(right.path(new.input[0]).step * step, shape)
-        if not np.allclose(given, wanted, rtol=1e-4, atol=0):
-            raise _Odd(f"the bias of what computes {name!r} has not the steps of its weight")
-        if coarse.shape == shape:  # the weight's are wider where the bias would not fit otherwise
-            coarse = coarse & (given > _BIAS * np.abs(truth.values))
-    if coarse.any():
-        raise _Odd(f"the weight of what computes {name!r} has coarser steps than its bits ask for")
+    return step, np.asarray(step > np.where(largest > 0, _COARSEST * largest, 1))

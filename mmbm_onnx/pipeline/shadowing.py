@@ -30,7 +30,9 @@ from mmbm_onnx.types import Bounds, Interface, Samples, ShadowChoice, ShadowKind
 _OPSET = 13  # DequantizeLinear by channel
 _RANGES = 256  # samples that the ranges of activations are seen on
 _BATCH = 16
-_LEAST_AGREEMENT = 0.98  # of decisions with the float branch's, for a shadow nobody asked for
+# Share of decisions that are the float branch's, for a shadow that nobody asked for, and for one
+# that was: where bounds of a layer's channels are far apart, the range of one may hide the others.
+_LEAST_AGREEMENT, _LEAST_ASKED = 0.98, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,12 +144,14 @@ class Shadowing:
         if agreement >= _LEAST_AGREEMENT:
             return Shadowed(shadow, answers)
         poor = (
-            f"the {shadow.kind} branch decides {agreement:.1%} of the calibration part as the "
+            f"the {shadow.kind} branch decides only {agreement:.1%} of the calibration part as the "
             "hardened graph does"
         )
-        if self.asked:
-            return Shadowed(shadow, answers, warnings=(poor,))
-        return Shadowed(reason=poor)
+        if not self.asked:
+            return Shadowed(reason=poor)
+        if agreement < _LEAST_ASKED:
+            raise RewriteError(f"{poor}; use --shadow auto")
+        return Shadowed(shadow, answers, warnings=(poor,))
 
     @property
     def _kind(self) -> ShadowKind:

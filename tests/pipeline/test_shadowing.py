@@ -151,15 +151,19 @@ def test_one_that_decides_otherwise_is_not_taken_unless_it_is_asked_for() -> Non
     proto = network()
     clean = samples(60, 2)
     answers = hardened_answers(proto, clean.x)
-    other = replace(
-        answers, classes=np.where(np.arange(60) < 2, 3 - answers.classes, answers.classes)
-    )
+    classes = answers.classes.copy()
+    classes[:2] = 3 - classes[:2]
+    other = replace(answers, classes=classes)
     _, bounds = sites_and_bounds(proto)
     rest = (bounds, runner(find_interface(proto)), samples(120, 1), clean, other, 0)
-    assert "decides 96.7% of the calibration part" in shadowing(proto, "auto").make(*rest).reason
+    refused = shadowing(proto, "auto").make(*rest)
+    assert "decides only 96.7% of the calibration part" in refused.reason
     found = shadowing(proto, "int8").make(*rest)
     assert found.shadow is not None
-    assert "decides 96.7%" in found.warnings[0]
+    assert "decides only 96.7%" in found.warnings[0]
+    classes[:20] = 3 - classes[:20]
+    with pytest.raises(RewriteError, match=r"the int8 branch decides only .*; use --shadow auto"):
+        shadowing(proto, "int8").make(*rest)
 
 
 def test_what_the_quantizer_refuses_is_told(monkeypatch) -> None:
