@@ -73,6 +73,15 @@ from .progress import ProgressBar
     "or an error, or never.",
 )
 @click.option(
+    "--shadow",
+    type=click.Choice(["auto", "float", "half", "int8"]),
+    default="float",
+    show_default=True,
+    help="What the detector's bounded branch is: a copy of the original that shares its weights "
+    "(float), the folded graph in float16, for GPUs, or in int8, for CPUs; auto is int8 where that "
+    "can be done and decides as float does.",
+)
+@click.option(
     "--false-positive-rate",
     type=Fraction(),
     default=0.01,
@@ -164,6 +173,8 @@ def harden(
         raise click.UsageError("--no-detector and --detector-output exclude each other")
     if no_detector and options["cascade"] == "always":
         raise click.UsageError("--no-detector and --cascade always exclude each other")
+    if no_detector and options["shadow"] in ("half", "int8"):
+        raise click.UsageError(f"--no-detector and --shadow {options['shadow']} exclude each other")
     outputs = _outputs(model, output, detector_output, report_path)
     if no_detector:
         del outputs["detector_output"]

@@ -16,7 +16,7 @@ from mmbm_onnx.api.sources import (
 )
 from mmbm_onnx.data import Preprocessing
 from mmbm_onnx.errors import OptionError
-from mmbm_onnx.types import Choice, Granularity, Progress
+from mmbm_onnx.types import Choice, Granularity, Progress, ShadowChoice
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ def harden(
     granularity: Granularity = "channel",
     fold: Choice = "auto",
     cascade: Choice = "auto",
+    shadow: ShadowChoice = "float",
     detector: bool = True,
     false_positive_rate: float = 0.01,
     max_accuracy_drop: float = 0.02,
@@ -71,6 +72,10 @@ def harden(
         cascade: Whether the detector's bounded branch runs only for samples that look odd by their
             activations in the original: ``"auto"``, where that can be done; ``"always"``, or it is
             an error; or ``"never"``.
+        shadow: What the detector's bounded branch is: ``"float"``, a copy of the original's nodes
+            that shares its weights; ``"int8"``, the folded hardened graph quantized, for CPUs;
+            ``"half"``, the same in float16, for GPUs; or ``"auto"``, int8 where that can be done
+            and decides clean samples as float does, else float, with the reason in the report.
         detector: Whether to make the detector graph.
         false_positive_rate: Share of clean samples that the detector may flag, in (0, 1).
         max_accuracy_drop: Gate, a fraction: accuracy on the calibration part may fall by no more.
@@ -134,7 +139,10 @@ def harden(
     for name, choice in (("fold", fold), ("cascade", cascade)):
         if choice not in ("auto", "always", "never"):
             raise OptionError(f"{name} is {choice!r}, expected 'auto', 'always' or 'never'")
-
+    if shadow not in ("auto", "float", "half", "int8"):
+        raise OptionError(f"shadow is {shadow!r}, expected 'auto', 'float', 'half' or 'int8'")
+    if shadow in ("half", "int8") and not detector:
+        raise OptionError(f"shadow {shadow!r} asks for a detector, and detector=False for none")
     if cascade == "always" and not detector:
         raise OptionError("cascade 'always' asks for a detector, and detector=False for none")
 
@@ -170,6 +178,7 @@ def harden(
         granularity=granularity,
         fold=fold,
         cascade=cascade,
+        shadow=shadow,
         wants_detector=detector,
         false_positive_rate=false_positive_rate,
         max_accuracy_drop=max_accuracy_drop,

@@ -19,6 +19,11 @@ from mmbm_onnx.errors import MmbmError, RewriteError
 from mmbm_onnx.evaluation.compare import bounds_in, telling_columns, upper_limit
 from mmbm_onnx.evaluation.gates import Gate, holds
 from mmbm_onnx.evaluation.predictions import Verdicts
+from mmbm_onnx.evaluation.shadow_branch import (
+    has_shadow,
+    read_shadow_record,
+    shadow_difference,
+)
 from mmbm_onnx.graph.functions import inline_activation_functions
 from mmbm_onnx.graph.mapped import to_array
 from mmbm_onnx.graph.outputs import with_outputs
@@ -159,7 +164,8 @@ def detector_bounds(
     detector: onnx.ModelProto,
     interface: Interface,
 ) -> Gate:
-    """The detector's bounded branch has the hardened graph's bounds, each with its value.
+    """The detector's bounded branch has the hardened graph's bounds, each with its value; one that
+    is no copy of the original's nodes is what folding them gives, up to rounding.
 
     Args:
         original: The model that was hardened.
@@ -171,6 +177,8 @@ def detector_bounds(
     inlined, _ = inline_activation_functions(original)
     stated = bounds_in(inlined, hardened)
     needed = ancestors(inlined.graph, [interface.logits])
+    if has_shadow(detector):
+        return _shadow_gate(name, inlined, stated, detector, interface)
     branch = _branch_limits(detector)
     compared = 0
     for site in find_sites(inlined).sites:
@@ -189,6 +197,30 @@ def detector_bounds(
     if not compared:
         return holds(name, False, "no bound of the hardened graph is in its bounded branch")
     return holds(name, True, f"{compared} bounds are the hardened graph's")
+
+
+def _shadow_gate(
+    name: str,
+    inlined: onnx.ModelProto,
+    stated: Mapping[str, npt.NDArray[Any] | None],
+    detector: onnx.ModelProto,
+    interface: Interface,
+) -> Gate:
+    try:
+        record = read_shadow_record(detector)
+    except RewriteError as error:
+        return holds(name, False, str(error))
+    for site in find_sites(inlined).sites:
+        wanted, found = (
+            _limit(site, bounds.get(site.tensor)) for bounds in (stated, record.bounds)
+        )
+        if not _same(wanted, found):
+            message = f"the bound of {site.tensor!r} is not the hardened graph's"
+            return holds(name, False, message)
+    if found_difference := shadow_difference(inlined, detector, record, interface):
+        return holds(name, False, f"its shadow branch: {found_difference}")
+    message = f"{len(record.bounds)} bounds folded are its shadow branch, up to rounding"
+    return holds(name, True, message)
 
 
 def _branch_limits(detector: onnx.ModelProto) -> _Limits:

@@ -28,6 +28,7 @@ from mmbm_onnx.pipeline.devices import torch_settings
 from mmbm_onnx.pipeline.pairing import Paired, no_stages
 from mmbm_onnx.pipeline.preparation import Prepared
 from mmbm_onnx.pipeline.result import HardenResult
+from mmbm_onnx.pipeline.shadowing import Shadowing
 from mmbm_onnx.pipeline.written import Written, rehearse, write_graphs
 from mmbm_onnx.report.json_report import harden_report
 from mmbm_onnx.report.pieces import (
@@ -39,7 +40,15 @@ from mmbm_onnx.report.pieces import (
     Tool,
     summarize_site,
 )
-from mmbm_onnx.types import Choice, Granularity, Interface, Samples, Site, Uncovered
+from mmbm_onnx.types import (
+    Choice,
+    Granularity,
+    Interface,
+    Samples,
+    ShadowChoice,
+    Site,
+    Uncovered,
+)
 
 _PARITY_SAMPLES = 8
 _SMALLEST_BATCH = 8  # that learning is tried with where memory is short
@@ -61,6 +70,7 @@ class Pipeline:
     seed: int
     fold: Choice = "auto"
     cascade: Choice = "auto"
+    shadow: ShadowChoice = "float"
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0
     resume: bool = False
@@ -83,8 +93,14 @@ class Pipeline:
             with clock.phase("learn", told=False):
                 sites, unreached = self._reached(classifier, fit, prepared.report.sites)
                 bounding = Bounding(proto, interface, sites, self.fold, self.provider)
+                shadowing = Shadowing(self.shadow, proto, interface, sites, self.provider)
                 self._check_cascade(prepared)
-                rehearse(bounding, self.granularity, detector=self.wants_detector)
+                rehearse(
+                    bounding,
+                    self.granularity,
+                    detector=self.wants_detector,
+                    shadowing=shadowing,
+                )
                 learned, settings = self._learn(classifier, prepared, sites, clock)
             with clock.phase("write"):
                 written = write_graphs(
@@ -100,6 +116,7 @@ class Pipeline:
                     provider=self.provider,
                     threads=self.threads,
                     cascade=self.cascade,
+                    shadowing=shadowing,
                 )
             del classifier  # and its view of the weights
             with clock.phase("evaluate"):
@@ -289,6 +306,8 @@ class Pipeline:
             score=paired.score,
             evidence=paired.read if paired.score == "evidence" else None,
             second_stage=paired.odd,
+            shadow=paired.shadow or "float",
+            shadow_reason=paired.no_shadow or None,
             null=paired.null.kind,
             null_samples=len(paired.null.scores),
             threshold_score=paired.null.threshold,

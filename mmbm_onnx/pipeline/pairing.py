@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from mmbm_onnx.errors import ModelError, RewriteError
 from mmbm_onnx.evaluation.compare import rows_that_differ
 from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
 from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
+from mmbm_onnx.evaluation.shadow_branch import shadow_difference
 from mmbm_onnx.execution.parity import HALF_TOLERANCE
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import stamp
@@ -22,22 +23,27 @@ from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.settings import Score
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.pipeline.scoring import Scoring, score_clean
+from mmbm_onnx.pipeline.shadowing import Shadowed, Shadowing
 from mmbm_onnx.rewriting.cascade import OPSET, build_cascade
 from mmbm_onnx.rewriting.checks import check_signature, check_written
 from mmbm_onnx.rewriting.detector import build_detector
+from mmbm_onnx.rewriting.folding.record import FOLDED
 from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
-from mmbm_onnx.types import DETECTOR_OUTPUTS, Choice, Interface, Samples, Site, Source
+from mmbm_onnx.rewriting.shadow.branch import KIND as SHADOW_KIND
+from mmbm_onnx.rewriting.shadow.branch import Shadow
+from mmbm_onnx.types import (
+    DETECTOR_OUTPUTS,
+    Choice,
+    Interface,
+    Samples,
+    ShadowKind,
+    Site,
+    Source,
+)
 
 _NOISE_SAMPLES = 64
 # Share of clean samples that go on to the bounded branch: at least, and of the rate to be flagged.
 _ODD, _ODD_OF_RATE = 0.05, 5
-# What a failure of a form leads to, by whether all samples went through the bounded branch already
-# and where evidence was read.
-_INSTEAD = {
-    (False, "original"): "all samples go through the bounded branch",
-    (True, "original"): "evidence is read in the bounded branch",
-    (True, "bounded"): "the detector goes by the margin difference alone",
-}
 _TOLERANCE = 1e-3  # of the largest score
 
 
@@ -54,6 +60,8 @@ class Paired:
         warnings: One line each.
         read: Branch that evidence is read in.
         odd: Share of clean samples that go on to the bounded branch; None where all do.
+        shadow: What the bounded branch is, if it is no copy of the original's nodes.
+        no_shadow: Why it is a copy where it might have been something else; or nothing.
     """
 
     detector: onnx.ModelProto
@@ -64,16 +72,33 @@ class Paired:
     warnings: tuple[str, ...]
     read: Source = "bounded"
     odd: float | None = None
+    shadow: ShadowKind | None = None
+    no_shadow: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A kind of detector: what it scores by, where evidence is read, and the share of clean samples
-    that go on to the bounded branch, or None for all."""
+    """A kind of detector: what it scores by, where evidence is read, the share of clean samples
+    that go on to the bounded branch, or None for all, and that branch, or None for a copy."""
 
     score: Score
     read: Source = "bounded"
     odd: float | None = None
+    shadow: Shadow | None = None
+
+    @property
+    def takes_shadow(self) -> bool:
+        """Whether nothing is read inside the bounded branch."""
+        return self.score == "margin" or self.read == "original"
+
+    @property
+    def instead(self) -> str:
+        """What is done, where a better form failed."""
+        if self.score == "margin":
+            return "the detector goes by the margin difference alone"
+        if self.read == "bounded":
+            return "evidence is read in the bounded branch"
+        return "all samples go through the bounded branch"
 
 
 class ScoreError(RewriteError):
@@ -96,6 +121,7 @@ class Pairing:
         stamps: Provenance.
         cascade: Whether the bounded branch runs only for samples that look odd: where that can be
             done, ``"always"`` or it is an error, or ``"never"``.
+        shadowing: What the bounded branch is; None for a copy of the original's nodes.
     """
 
     run: Runner
@@ -108,6 +134,7 @@ class Pairing:
     seed: int
     stamps: Mapping[str, str]
     cascade: Choice = "auto"
+    shadowing: Shadowing | None = None
 
     def pair(
         self,
@@ -127,30 +154,61 @@ class Pairing:
             RewriteError: The graph is invalid, computes another score than its null is of, or
                 changes an output that it does not flag.
         """
-        answers = original, hardened
-        if score == "margin":
-            return self._paired(_Form("margin"), answers, false_positive_rate)
-        told: list[str] = []
-        for form in self._forms(false_positive_rate):
+        made = Shadowed()
+        if self.shadowing is not None:
+            made = self.shadowing.make(
+                self.learned.bounds, self.run, self.fit, self.calibration, hardened, self.seed
+            )
+        told: list[str] = list(made.warnings)
+        refused = made.reason
+        forms = self._forms(score, false_positive_rate, made.shadow)
+        for form, after in zip(forms, [*forms[1:], None], strict=True):
+            bounded = hardened if form.shadow is None else made.answers
+            assert bounded is not None
             try:
-                return self._paired(form, answers, false_positive_rate, *told)
+                found = self._paired(form, (original, bounded), false_positive_rate, *told)
             except (RewriteError, ModelError) as error:
-                if self.cascade == "always":
+                if after is None:
                     raise
-                told = [f"{_INSTEAD[form.odd is None, form.read]}: {error}"]
-        return self._paired(_Form("margin"), answers, false_positive_rate, *told)
+                if form.shadow is not None and not self._asked:
+                    refused = str(error)  # the same form with a copy is next
+                else:
+                    told = [*made.warnings, f"{after.instead}: {error}"]
+            else:
+                return replace(found, no_shadow="" if form.shadow is not None else refused)
+        raise AssertionError("the last form returns or raises")
 
-    def _forms(self, false_positive_rate: float) -> list[_Form]:
+    @property
+    def _asked(self) -> bool:
+        return self.shadowing is not None and self.shadowing.asked
+
+    def _forms(
+        self, score: Score, false_positive_rate: float, shadow: Shadow | None
+    ) -> list[_Form]:
         """What to try, the best first: few samples through the bounded branch, and evidence that is
         read where the original runs. (Reading there may change how a runtime fuses operators, and
-        with it bits of the answers.)"""
+        with it bits of the answers.) Each with the shadow, if there is one, before the copy, which
+        is not tried where a shadow is asked for."""
         odd = max(_ODD, _ODD_OF_RATE * false_positive_rate)
         staged = _Form("evidence", "original", odd)
-        if self.cascade == "always":
-            return [staged]
-        forms = [_Form("evidence", "original"), _Form("evidence", "bounded")]
-        refused = no_stages(self.proto, self.interface, "evidence", false_positive_rate)
-        return forms if refused or self.cascade == "never" else [staged, *forms]
+        forms = [_Form("evidence", "original"), _Form("evidence", "bounded"), _Form("margin")]
+        if score == "margin":
+            forms = [_Form("margin")]
+        elif self.cascade == "always":
+            forms = [staged]
+        elif self.cascade != "never" and not no_stages(
+            self.proto, self.interface, "evidence", false_positive_rate
+        ):
+            forms = [staged, *forms]
+        if shadow is None:
+            return forms
+        found = []
+        for form in forms:
+            if form.takes_shadow:
+                found.append(replace(form, shadow=shadow))
+            if not self._asked:
+                found.append(form)
+        return found
 
     def _paired(
         self,
@@ -171,6 +229,7 @@ class Pairing:
             read=form.read,
             seed=self.seed,
             odd=form.odd,
+            shadow=form.shadow,
         )
         if self.cascade == "always" and scoring.gate is None:
             raise RewriteError(f"two stages need evidence: {'; '.join(scoring.warnings)}")
@@ -183,7 +242,7 @@ class Pairing:
                 f"at a false-positive rate of {false_positive_rate:g}; a Gaussian tail is used"
             )
         return Paired(
-            detector=self._write(null, scoring, form.read),
+            detector=self._write(null, scoring, form),
             null=null,
             score="margin" if scoring.evidence is None else "evidence",
             leave_one_out=leave_one_out_rate(
@@ -193,6 +252,7 @@ class Pairing:
             warnings=tuple(told),
             read=form.read,
             odd=form.odd if scoring.gate is not None else None,
+            shadow=None if form.shadow is None else form.shadow.kind,
         )
 
     def _left_alone(self) -> list[str]:
@@ -209,21 +269,29 @@ class Pairing:
                 )
         return found
 
-    def _write(self, null: Null, scoring: Scoring, read: Source) -> onnx.ModelProto:
+    def _write(self, null: Null, scoring: Scoring, form: _Form) -> onnx.ModelProto:
         """The first of the graphs that changes no bit of an unflagged output."""
         clean = self.calibration.x
         x = np.concatenate([clean, self.fit.x, _noise(clean)])
         original = self.run.answers(self.proto, x).outputs
-        for detector in self._graphs(null, scoring, read):
-            rate = repr(null.false_positive_rate)
-            stamp(detector, {**self.stamps, "graph": "detector", FALSE_POSITIVE_RATE: rate})
+        stamps = {
+            **self.stamps,
+            "graph": "detector",
+            FALSE_POSITIVE_RATE: repr(null.false_positive_rate),
+        }
+        if form.shadow is not None:
+            stamps |= {SHADOW_KIND: form.shadow.kind, FOLDED: form.shadow.record.write()}
+        for detector in self._graphs(null, scoring, form):
+            stamp(detector, stamps)
             check_written(detector)
             check_signature(self.proto, detector, DETECTOR_OUTPUTS)
+            self._check_shadow(detector, form.shadow)
             verdicts = self.run.verdicts(detector, x)
             shared = {name: verdicts.outputs[name] for name in original}
             differing = rows_that_differ(original, shared) & ~verdicts.flagged
             if not differing.any():
-                half = has_halves(self.proto)
+                shadow = form.shadow
+                half = has_halves(self.proto) or (shadow is not None and shadow.kind == "half")
                 _check_scores(verdicts.score[: len(clean)], scoring, half=half)
                 return detector
         raise RewriteError(
@@ -231,15 +299,26 @@ class Pairing:
             "flag; nothing is written"
         )
 
-    def _graphs(self, null: Null, scoring: Scoring, read: Source) -> Iterator[onnx.ModelProto]:
+    def _check_shadow(self, detector: onnx.ModelProto, shadow: Shadow | None) -> None:
+        """As ``verify`` will."""
+        if shadow is None:
+            return
+        found = shadow_difference(self.proto, detector, shadow.record, self.interface)
+        if found:
+            raise RewriteError(f"the {shadow.kind} branch is more than rounded: {found}")
+
+    def _graphs(self, null: Null, scoring: Scoring, form: _Form) -> Iterator[onnx.ModelProto]:
         """In two stages; or in one, with a shared prefix and without one."""
+        shadow = form.shadow
         parts = self.proto, self.interface, self.sites, self.learned.bounds, null
         evidence = scoring.evidence
         if evidence is not None and scoring.gate is not None:
-            yield build_cascade(*parts, evidence, scoring.gate)
+            yield build_cascade(*parts, evidence, scoring.gate, shadow)
             return
-        for share_prefix in (True, False):
-            yield build_detector(*parts, evidence, read=read, share_prefix=share_prefix)
+        for share_prefix in (True, False) if shadow is None else (True,):
+            yield build_detector(
+                *parts, evidence, read=form.read, share_prefix=share_prefix, shadow=shadow
+            )
 
 
 def no_stages(

@@ -17,6 +17,7 @@ from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.detector import build_probe
 from mmbm_onnx.rewriting.evidence import FEWEST, Evidence, fit_evidence
 from mmbm_onnx.rewriting.null import Null, flags
+from mmbm_onnx.rewriting.shadow.branch import Shadow
 from mmbm_onnx.types import BoolArray, IntArray, Interface, Samples, Site, Source
 
 _NEAR = 1e-3  # of the largest first score: rounding may take it over the gate
@@ -60,7 +61,8 @@ class Scoring:
 
         Args:
             null: Fitted to ``scores``.
-            original, hardened: Their answers on the calibration part.
+            original, hardened: Their answers on the calibration part; with a shadow, what that
+                answers in the place of the hardened graph.
         """
         flagged, corrected = flags(null, self.calibration), self.corrected
         stays = np.zeros_like(flagged)
@@ -104,6 +106,7 @@ def score_clean(
     seed: int,
     read: Source = "bounded",
     odd: float | None = None,
+    shadow: Shadow | None = None,
 ) -> Scoring:
     """Score clean samples as the detector will.
 
@@ -120,6 +123,7 @@ def score_clean(
         read: Branch that evidence is read in.
         odd: With evidence, the share of clean samples that are to go on from a first stage to the
             bounded branch; None for all, in one stage.
+        shadow: The bounded branch, if it is no copy of the original's nodes.
 
     Raises:
         RewriteError: As ``build_detector``.
@@ -130,6 +134,7 @@ def score_clean(
         sites,
         learned.bounds,
         summaries=read if kind == "evidence" else None,
+        shadow=shadow,
     )
     count = len(calibration)
     parts = [calibration]

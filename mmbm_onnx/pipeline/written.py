@@ -20,6 +20,7 @@ from mmbm_onnx.pipeline.bounding import Bounded, Bounding
 from mmbm_onnx.pipeline.pairing import Paired, Pairing
 from mmbm_onnx.pipeline.preparation import BATCH
 from mmbm_onnx.pipeline.runner import Runner
+from mmbm_onnx.pipeline.shadowing import Shadowing
 from mmbm_onnx.rewriting.checks import check_written
 from mmbm_onnx.rewriting.detector import build_detector
 from mmbm_onnx.rewriting.null import fit_null
@@ -48,7 +49,13 @@ class Written:
     bounded: Bounded
 
 
-def rehearse(bounding: Bounding, granularity: Granularity, *, detector: bool) -> None:
+def rehearse(
+    bounding: Bounding,
+    granularity: Granularity,
+    *,
+    detector: bool,
+    shadowing: Shadowing | None = None,
+) -> None:
     """Build the graphs with bounds and a null that mean nothing, so that what stands in the way is
     told before the bounds are learned.
 
@@ -56,12 +63,16 @@ def rehearse(bounding: Bounding, granularity: Granularity, *, detector: bool) ->
         bounding: Writes bounds into the graph to work on.
         granularity: Of the bounds.
         detector: Whether a detector graph is wanted.
+        shadowing: What its bounded branch is to be; None for a copy of the original's nodes.
 
     Raises:
         RewriteError: As ``write_graphs``, short of what the bounds themselves tell.
-        OptionError: Bounds cannot be folded that have to be.
+        OptionError: Bounds cannot be folded that have to be, or there is no shadow that is asked
+            for.
     """
     bounding.rehearse(channels=granularity == "channel")
+    if detector and shadowing is not None:
+        shadowing.rehearse(channels=granularity == "channel")
     if detector:
         proto, interface, sites = bounding.proto, bounding.interface, bounding.sites
         bounds = Bounds({site.tensor: np.ones((), np.float32) for site in sites})
@@ -83,6 +94,7 @@ def write_graphs(
     provider: str | None,
     threads: int | None,
     cascade: Choice = "auto",
+    shadowing: Shadowing | None = None,
 ) -> Written:
     """Write the hardened graph and, with a false-positive rate, the detector graph.
 
@@ -98,6 +110,7 @@ def write_graphs(
         stamps: Provenance.
         provider, threads: Of ONNX Runtime.
         cascade: Whether the detector's bounded branch runs only for samples that look odd.
+        shadowing: What that branch is; None for a copy of the original's nodes.
 
     Raises:
         RewriteError: A graph is invalid, differs from torch with the same bounds, or a detector
@@ -122,7 +135,17 @@ def write_graphs(
     paired = None
     if false_positive_rate is not None:
         pairing = Pairing(
-            run, proto, interface, sites, learned, fit, calibration, seed, stamps, cascade
+            run,
+            proto,
+            interface,
+            sites,
+            learned,
+            fit,
+            calibration,
+            seed,
+            stamps,
+            cascade,
+            shadowing,
         )
         paired = pairing.pair(answers["original"], answers["hardened"], false_positive_rate, score)
     found = activation_statistics(classifier, x, sites, "tensor", run.batch_size)

@@ -104,6 +104,9 @@ class DetectorPart:
         evidence: Branch whose activations evidence is of; None without evidence.
         second_stage: Share of clean samples that go on to the bounded branch, a fraction; None
             where all do.
+        shadow: What the bounded branch is: ``"float"``, a copy of the original's nodes that shares
+            its weights; ``"int8"`` or ``"half"``, the folded graph in fewer bits.
+        shadow_reason: Why it is ``"float"`` where it might have been another; or None.
         null: ``"conformal"`` (distribution-free) or ``"gaussian"`` (the tail of a normal
             distribution, where there are too few samples).
         null_samples: Number of samples the null was made from.
@@ -116,6 +119,8 @@ class DetectorPart:
     score: Literal["evidence", "margin"]
     evidence: Source | None
     second_stage: float | None
+    shadow: Literal["float", "half", "int8"]
+    shadow_reason: str | None
     null: Literal["conformal", "gaussian"]
     null_samples: int
     threshold_score: float | None

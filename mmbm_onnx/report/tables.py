@@ -61,6 +61,7 @@ def harden_summary(report: Mapping[str, Any], *, report_path: Path | None = None
                 _covered(len(report["sites"]), len(report["uncovered"])) + _folded(report["sites"]),
             ),
             ("detector", _detector_line(report["detector"])),
+            ("branch", _shadow_line(report["detector"])),
             ("stops", _attacks(report["benchmark"], "stopped")),
             ("misses", _attacks(report["benchmark"], "missed")),
         ]
@@ -243,6 +244,16 @@ def _detector_line(detector: Mapping[str, Any] | None) -> str:
         f"({detector['measured_on']}; asked for "
         f"{percent(detector['false_positive_rate_requested'])}), {detector['null']} null"
     )
+
+
+def _shadow_line(detector: Mapping[str, Any] | None) -> str:
+    """What the bounded branch is, where it is or might have been a shadow."""
+    if detector is None:
+        return ""
+    reason = detector["shadow_reason"]
+    if reason is not None:
+        return f"float: {shorten(reason, 76)}"
+    return "" if detector["shadow"] == "float" else str(detector["shadow"])
 
 
 def _attacks(benchmark: Mapping[str, Any], which: str) -> str:

@@ -19,6 +19,7 @@ from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.rewriting.bounds import bound_node, bound_output
 from mmbm_onnx.rewriting.harden import Activation
 from mmbm_onnx.rewriting.operators import Operators
+from mmbm_onnx.rewriting.shadow.branch import Shadow, graft
 from mmbm_onnx.rewriting.surgeon import Surgeon
 from mmbm_onnx.rewriting.topology import Topology
 from mmbm_onnx.types import Bounds
@@ -34,7 +35,7 @@ class Branch:
 
     They go into the main graph, or into ``graph``, a new one that will be an attribute of a node
     there; then ``feeds`` are read in the place of the model's inputs, and nothing is shared but
-    weights.
+    weights. With a ``shadow`` nothing at all is copied: that is the branch then.
 
     Attributes:
         heads: Names of the graph outputs that are the logits or derived from them.
@@ -42,7 +43,8 @@ class Branch:
             site's tensor name.
 
     Raises:
-        RewriteError: The logits are not in the main graph, or depend on no bounded activation.
+        RewriteError: The logits are not in the main graph, or depend on no bounded activation; or
+            there is a shadow, and what lies behind the logits reads more than these.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Branch:
         share_prefix: bool,
         graph: gs.Graph | None = None,
         feeds: Mapping[str, gs.Tensor] | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self._surgeon = surgeon
         self._graph = surgeon.graph if graph is None else graph
@@ -85,6 +88,9 @@ class Branch:
             bounded |= topology.downstream(fed)
         self._head_nodes = sorted(behind & needed)
         self._copied = (bounded & needed) - behind
+        self._shadow = shadow
+        if shadow is not None:
+            self._check_heads()
         self.unbounded: dict[str, gs.Tensor] = {}
         self._values: dict[str, gs.Tensor] = {}
         self._private: dict[str, gs.Tensor] = {}
@@ -101,9 +107,24 @@ class Branch:
 
     def build(self) -> gs.Tensor:
         """Append the bounded branch; returns the bounded logits."""
+        if self._shadow is not None:
+            name = self._shadow.proto.graph.input[0].name
+            fed = self._feeds.get(name, self._topology.tensor(name))
+            return graft(self._surgeon, self._shadow, self._graph, fed)
         for position in sorted(self._copied):
             self._copy(position, BOUNDED, self._value, self._values)
         return self._value(self._logits)
+
+    def _check_heads(self) -> None:
+        topology = self._topology
+        known = {self._logits, *topology.constant}
+        for position in self._head_nodes:
+            for name in topology.reads[position]:
+                if name not in known:
+                    raise RewriteError(
+                        f"what lies behind the logits {self._logits!r} reads {name!r}, too"
+                    )
+            known.update(t.name for t in topology.nodes[position].outputs)
 
     def build_heads(self, logits: gs.Tensor) -> dict[str, gs.Tensor]:
         """Append copies of what lies behind the logits, fed with ``logits``.

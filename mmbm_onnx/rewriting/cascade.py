@@ -40,6 +40,7 @@ from mmbm_onnx.rewriting.heads import (
 )
 from mmbm_onnx.rewriting.null import Null
 from mmbm_onnx.rewriting.operators import Operators
+from mmbm_onnx.rewriting.shadow.branch import Shadow
 from mmbm_onnx.types import Bounds, Interface, Site
 
 OPSET = 11
@@ -54,6 +55,7 @@ def build_cascade(
     null: Null,
     evidence: Evidence,
     gate: float,
+    shadow: Shadow | None = None,
 ) -> onnx.ModelProto:
     """The model with evidence, and a bounded branch for the samples whose first score is not below
     the gate. Outputs as those of ``build_detector``; the score of the other samples is their first
@@ -64,6 +66,7 @@ def build_cascade(
         null: What the score looks like on clean samples; its threshold is not below the gate.
         evidence: Fitted to summaries of the original branch.
         gate: First score from which samples go on.
+        shadow: The bounded branch; None for a copy of the original's nodes.
 
     Raises:
         RewriteError: As ``build_detector``; or the opset is below 11, the batch is fixed, or the
@@ -95,6 +98,7 @@ def build_cascade(
         share_prefix=False,
         graph=then,
         feeds={interface.input: fed},
+        shadow=shadow,
     )
     rank_of = ranks(branch.heads, types, interface)
 

@@ -9,6 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
+from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import ancestors, value_types
 from mmbm_onnx.rewriting.branches import Branch
@@ -28,9 +29,11 @@ from mmbm_onnx.rewriting.heads import (
 )
 from mmbm_onnx.rewriting.null import Null
 from mmbm_onnx.rewriting.operators import Operators
+from mmbm_onnx.rewriting.shadow.branch import Shadow
 from mmbm_onnx.types import Bounds, Interface, Site, Source
 
 _EVIDENCE = "mmbm_evidence/"  # what its nodes are named after
+_NOT_IN_SHADOW = "evidence cannot be read in a shadow branch"
 _ALWAYS = Null("gaussian", np.zeros(0, np.float32), 0.0, 1.0, -np.inf, 0.5)
 
 
@@ -44,6 +47,7 @@ def build_detector(
     *,
     read: Source = "bounded",
     share_prefix: bool = True,
+    shadow: Shadow | None = None,
 ) -> onnx.ModelProto:
     """The model with a bounded branch, the decision, and corrected outputs.
 
@@ -67,13 +71,18 @@ def build_detector(
             in logits.
         read: Branch whose activations evidence is of.
         share_prefix: Compute once what both branches have in common before the first bound.
+        shadow: The bounded branch; None for a copy of the original's nodes. Evidence is then read
+            in the original.
 
     Raises:
         RewriteError: The opset is below 9; a name that the detector needs is taken; the logits
             depend on no bound; an output behind the logits has no batch axis or a type that
-            cannot be selected row by row; or a bound does not fit.
+            cannot be selected row by row; or a bound does not fit. Or there is a shadow, and
+            evidence is to be read in it, or an output behind the logits depends on more than these.
     """
-    pair = _Pair(proto, interface, sites, bounds, share_prefix=share_prefix)
+    if shadow is not None and evidence is not None and read == "bounded":
+        raise RewriteError(_NOT_IN_SHADOW)
+    pair = _Pair(proto, interface, sites, bounds, share_prefix=share_prefix, shadow=shadow)
     if evidence is None:
         return pair.decided(null)
     ops = Operators(pair.surgeon, _EVIDENCE)
@@ -107,6 +116,7 @@ def build_probe(
     bounds: Bounds,
     *,
     summaries: Source | None = "bounded",
+    shadow: Shadow | None = None,
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A detector that flags every sample by its margin difference, to see what it would answer,
     and tells the summaries that evidence is made of.
@@ -114,6 +124,7 @@ def build_probe(
     Args:
         proto, interface, sites, bounds: As for ``build_detector``.
         summaries: Which branch they are of; None for none.
+        shadow: As for ``build_detector``.
 
     Returns:
         The graph, and for some sites' tensors the name of the output with the summary, float32
@@ -122,7 +133,9 @@ def build_probe(
     Raises:
         RewriteError: As ``build_detector``.
     """
-    pair = _Pair(proto, interface, sites, bounds, share_prefix=True)
+    if shadow is not None and summaries == "bounded":
+        raise RewriteError(_NOT_IN_SHADOW)
+    pair = _Pair(proto, interface, sites, bounds, share_prefix=True, shadow=shadow)
     ops = Operators(pair.surgeon, _EVIDENCE)
     outputs: dict[str, gs.Tensor] = {}
     values = pair.branch.unbounded
@@ -151,6 +164,7 @@ class _Pair:
         bounds: Bounds,
         *,
         share_prefix: bool,
+        shadow: Shadow | None,
     ) -> None:
         self.surgeon = surgeon = opened(proto)
         self._proto = proto
@@ -163,6 +177,7 @@ class _Pair:
             interface.logits,
             types,
             share_prefix=share_prefix,
+            shadow=shadow,
         )
         self._ranks = ranks(self.branch.heads, types, interface)
         self._bounded = self.branch.build()

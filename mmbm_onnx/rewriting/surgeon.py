@@ -8,7 +8,7 @@ came from, and ``export`` writes the original protos back with nothing but their
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -142,6 +142,30 @@ class Surgeon:
         )
         self._origins[id(copy)] = (copy, self._origins[id(node)][1])
         return copy
+
+    def adopt_node(
+        self,
+        origin: onnx.NodeProto,
+        prefix: str,
+        inputs: Sequence[gs.Tensor],
+        outputs: Sequence[gs.Tensor],
+    ) -> gs.Node:
+        """A node of another model, without subgraphs, to be put into a graph of this one.
+
+        Args:
+            origin: Where its operator and attributes are.
+            prefix: Put before its name.
+            inputs, outputs: What it reads and computes here.
+        """
+        node = gs.Node(
+            origin.op_type,
+            name=self.fresh_node(prefix + (origin.name or origin.op_type)),
+            inputs=list(inputs),
+            outputs=list(outputs),
+            domain=origin.domain or None,
+        )
+        self._origins[id(node)] = (node, origin)
+        return node
 
     def _copy_graph(self, graph: gs.Graph, read: Mapping[str, gs.Tensor]) -> gs.Graph:
         body = self._bodies[id(graph)][1]

@@ -99,6 +99,7 @@ def test_defaults_go_beside_the_model(run, files, api) -> None:
         "granularity": "channel",
         "fold": "auto",
         "cascade": "auto",
+        "shadow": "float",
         "detector": True,
         "false_positive_rate": 0.01,
         "max_accuracy_drop": 0.02,
@@ -139,6 +140,8 @@ def test_every_option_reaches_the_api(run, files, api) -> None:
             "never",
             "--cascade",
             "never",
+            "--shadow",
+            "auto",
             "-o",
             files / "a",
             "--report",
@@ -153,6 +156,7 @@ def test_every_option_reaches_the_api(run, files, api) -> None:
         "granularity": "tensor",
         "fold": "never",
         "cascade": "never",
+        "shadow": "auto",
         "detector": False,
         "false_positive_rate": 0.05,
         "max_accuracy_drop": 0.0,
@@ -237,7 +241,13 @@ def test_samples_are_inputs_and_other_files_beside_them_are_not(run, files, api)
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--detector-output", "d.onnx"), ("--cascade", "always")]
+    ("option", "value"),
+    [
+        ("--detector-output", "d.onnx"),
+        ("--cascade", "always"),
+        ("--shadow", "int8"),
+        ("--shadow", "half"),
+    ],
 )
 def test_no_detector_contradicts_what_is_of_one(run, files, api, option, value) -> None:
     result = run(*args(files, "--no-detector", option, value))

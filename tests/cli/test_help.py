@@ -98,7 +98,7 @@ def test_harden_has_every_option(run) -> None:
     text = run("harden", "--help").stdout
     options = """
         --clean-dir --output --detector-output --no-detector --report --method --granularity
-        --fold --cascade
+        --fold --cascade --shadow
         --false-positive-rate --max-accuracy-drop --min-accuracy --preprocess --mean --std --scale
         --resize --crop --resample --channel-order --layout --input --logits --device --provider
         --seed --epochs --batch-size --calibration-fraction --threads --format --force --quiet

@@ -71,6 +71,8 @@ def pieces() -> dict[str, Any]:
             "evidence",
             "original",
             0.05,
+            "float",
+            "the model has subgraphs",
             "gaussian",
             30,
             np.float32(1.5),
@@ -247,9 +249,15 @@ def test_the_summary_tells_the_outcome_on_a_terminal() -> None:
         "mmac, per channel, seed 0, 2.0 s on cpu",
         "1 of 2 activations",
         "flags 0.00 % of clean samples (leave-one-out; asked for 1.00 %), gaussian null",
+        "branch     float: the model has subgraphs",
         "PASS  hardened_accuracy_drop  2.00 %  at most 2.00 %",
         "hardened  build/h.onnx",
     ):
         assert part in text
+    whole = report()
+    detector = {**whole["detector"], "shadow": "int8", "shadow_reason": None}
+    assert "branch     int8\n" in harden_summary({**whole, "detector": detector})
+    plain = {**detector, "shadow": "float"}
+    assert "branch " not in harden_summary({**whole, "detector": plain})
     (row,) = [line for line in text.splitlines() if line.startswith("detector     1")]
     assert row.split() == ["detector", "100.00", "%", "100.00", "%", "1.90", "x"]

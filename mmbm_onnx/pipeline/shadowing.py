@@ -1,0 +1,232 @@
+"""Which bounded branch a detector gets: a copy of the original's nodes, or a shadow in few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from mmbm_onnx.errors import OptionError, RewriteError
+from mmbm_onnx.evaluation.predictions import Predictions
+from mmbm_onnx.graph.inference import infer
+from mmbm_onnx.graph.mapped import mapped, to_array
+from mmbm_onnx.graph.walk import constant_values, inner_graphs, standard_opset, value_types
+from mmbm_onnx.pipeline.runner import Runner
+from mmbm_onnx.rewriting.checks import check_written
+from mmbm_onnx.rewriting.detector import build_detector
+from mmbm_onnx.rewriting.folding.fold import Folded, fold_bounds
+from mmbm_onnx.rewriting.folding.record import Record
+from mmbm_onnx.rewriting.null import fit_null
+from mmbm_onnx.rewriting.shadow.alone import with_shadow_logits
+from mmbm_onnx.rewriting.shadow.branch import Shadow
+from mmbm_onnx.rewriting.shadow.cut import bare_logits, cut_at_logits
+from mmbm_onnx.runtime.converting import to_half, to_int8
+from mmbm_onnx.runtime.providers import CPU, resolve_provider
+from mmbm_onnx.types import Bounds, Interface, Samples, ShadowChoice, ShadowKind, Site
+
+_OPSET = 13  # DequantizeLinear by channel
+_RANGES = 256  # samples that the ranges of activations are seen on
+_BATCH = 16
+# Share of decisions that are the float branch's, for a shadow that nobody asked for, and for one
+# that was: where bounds of a layer's channels are far apart, the range of one may hide the others.
+_LEAST_AGREEMENT, _LEAST_ASKED = 0.98, 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Shadowed:
+    """What became of a shadow.
+
+    Attributes:
+        shadow: The branch; None for a copy of the original's nodes.
+        answers: What the model answers on the calibration part with the shadow's logits; None
+            without a shadow.
+        reason: Why there is no shadow where there might have been one; or nothing.
+        warnings: One line each.
+    """
+
+    shadow: Shadow | None = None
+    answers: Predictions | None = None
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shadowing:
+    """Makes a shadow of one model.
+
+    Attributes:
+        choice: What is asked for: with ``"half"`` or ``"int8"``, it is that or an error.
+        proto: The original; not changed.
+        interface: How it is fed and read.
+        sites: Where bounds are.
+        provider: Where the detector is to run.
+    """
+
+    choice: ShadowChoice
+    proto: onnx.ModelProto
+    interface: Interface
+    sites: Sequence[Site]
+    provider: str | None
+
+    @property
+    def asked(self) -> bool:
+        """Whether a shadow is asked for, so that there has to be one."""
+        return self.choice in ("half", "int8")
+
+    def rehearse(self, *, channels: bool) -> None:
+        """See whether what is asked for can be done, with bounds that mean nothing.
+
+        Args:
+            channels: Whether bounds are per channel, where channels are known.
+
+        Raises:
+            OptionError: It cannot.
+            RewriteError: The detector cannot be built around a shadow.
+        """
+        if not self.asked:
+            return
+        bounds = Bounds(
+            {
+                site.tensor: np.ones(
+                    (site.channels,) if channels and site.channels is not None else (), np.float32
+                )
+                for site in self.sites
+            }
+        )
+        folded = self._fold(bounds)
+        self._refuse(self._obstacle(folded))
+        plain = Shadow(
+            self._kind, cut_at_logits(folded.proto, self.interface), self._record(bounds)
+        )
+        null = fit_null(np.linspace(-1, 1, 99, dtype=np.float32), 0.01)
+        parts = self.proto, self.interface, self.sites, bounds
+        check_written(build_detector(*parts, null, shadow=plain))
+
+    def make(
+        self,
+        bounds: Bounds,
+        run: Runner,
+        fit: Samples,
+        calibration: Samples,
+        hardened: Predictions,
+        seed: int,
+    ) -> Shadowed:
+        """The shadow, if there is to be one.
+
+        Args:
+            bounds: The bounds.
+            run: ONNX Runtime.
+            fit: Clean samples that ranges of activations are seen on.
+            calibration: Others that it is judged on.
+            hardened: What the hardened graph answers to these.
+            seed: Of the choice among ``fit``.
+
+        Raises:
+            OptionError, RewriteError: There has to be one, and it cannot be made.
+        """
+        if self.choice == "float":
+            return Shadowed()
+        folded = self._fold(bounds)
+        if reason := self._obstacle(folded):
+            self._refuse(reason)
+            return Shadowed(reason=reason)
+        try:
+            shadow = self._convert(folded, bounds, fit.at_most(_RANGES, seed).x)
+        except RewriteError as error:
+            if self.asked:
+                raise
+            return Shadowed(reason=str(error))
+        answers = run.answers(with_shadow_logits(self.proto, self.interface, shadow), calibration.x)
+        agreement = float((answers.classes == hardened.classes).mean())
+        if agreement >= _LEAST_AGREEMENT:
+            return Shadowed(shadow, answers)
+        poor = (
+            f"the {shadow.kind} branch decides only {agreement:.1%} of the calibration part as the "
+            "hardened graph does"
+        )
+        if not self.asked:
+            return Shadowed(reason=poor)
+        if agreement < _LEAST_ASKED:
+            raise RewriteError(f"{poor}; use --shadow auto")
+        return Shadowed(shadow, answers, warnings=(poor,))
+
+    @property
+    def _kind(self) -> ShadowKind:
+        return "half" if self.choice == "half" else "int8"
+
+    @property
+    def _depthwise(self) -> bool:
+        return resolve_provider(self.provider) == CPU
+
+    def _fold(self, bounds: Bounds) -> Folded:
+        unscaled = (self.interface.logits,)
+        return fold_bounds(
+            self.proto, self.sites, bounds, depthwise=self._depthwise, unscaled=unscaled
+        )
+
+    def _refuse(self, reason: str) -> None:
+        if self.asked and reason:
+            raise OptionError(f"no {self.choice} branch: {reason}; use --shadow auto")
+
+    def _obstacle(self, folded: Folded) -> str:
+        """Why there can be no shadow, or nothing."""
+        if mapped(self.proto):
+            return "the model's weights stay in their files"
+        if folded.obstacle:
+            return folded.obstacle
+        kinds = value_types(infer(self.proto).graph)
+        for name in (self.interface.input, self.interface.logits):
+            kind = kinds.get(name)
+            if kind is None or kind.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+                return f"{name!r} is not float32"
+        others = {tensor.data_type for tensor in self.proto.graph.initializer} & {
+            onnx.TensorProto.FLOAT16,
+            onnx.TensorProto.BFLOAT16,
+            onnx.TensorProto.DOUBLE,
+        }
+        if others or self.proto.graph.sparse_initializer:
+            return "the model's weights are not all float32"
+        if any(True for node in self.proto.graph.node for _ in inner_graphs(node)):
+            return "the model has subgraphs"
+        if self._kind == "half":
+            return ""
+        if resolve_provider(self.provider) != CPU:
+            return "int8 is for the CPU provider"
+        opset = standard_opset(self.proto.opset_import) or 0
+        if opset < _OPSET:
+            return f"int8 takes opset {_OPSET}, the model has {opset}"
+        if folded.kept:
+            return f"the bounds of {folded.kept[0]!r} cannot be folded into weights"
+        return ""
+
+    def _convert(self, folded: Folded, bounds: Bounds, x: npt.NDArray[np.float32]) -> Shadow:
+        proto = cut_at_logits(folded.proto, self.interface)
+        if self._kind == "half":
+            converted = to_half(proto)
+        else:
+            converted = bare_logits(to_int8(proto, self._batches(x), _limits(proto)))
+        check_written(converted)
+        return Shadow(self._kind, converted, self._record(bounds))
+
+    def _record(self, bounds: Bounds) -> Record:
+        return Record(bounds, self._depthwise, (self.interface.logits,))
+
+    def _batches(self, x: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+        size = self.interface.batch
+        if size is not None:  # whole batches, the last one filled up
+            x = np.resize(x, (-(-len(x) // size) * size, *x.shape[1:]))
+        step = size or _BATCH
+        return [x[start : start + step] for start in range(0, len(x), step)]
+
+
+def _limits(proto: onnx.ModelProto) -> dict[str, float]:
+    """What a Clip of the graph limits its output to."""
+    constants = constant_values(proto.graph)
+    return {
+        node.output[0]: float(to_array(constants[node.input[2]]).reshape(()))
+        for node in proto.graph.node
+        if node.op_type == "Clip" and node.input[2:3] and node.input[2] in constants
+    }
