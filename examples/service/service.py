@@ -1,10 +1,10 @@
 """A classifier behind HTTP, which tells Prometheus how much it flags.
 
-    pip install onnxruntime fastapi uvicorn prometheus-client
-    MODEL=model.detector.onnx uvicorn --app-dir examples/service service:app
+pip install onnxruntime fastapi uvicorn prometheus-client
+MODEL=model.detector.onnx uvicorn --app-dir examples/service service:app
 
-    curl --data-binary @batch.npy localhost:8000/classify     # float32, as the model takes it
-    curl localhost:8000/metrics
+curl --data-binary @batch.npy localhost:8000/classify     # float32, as the model takes it
+curl localhost:8000/metrics
 """
 
 import io
@@ -37,7 +37,8 @@ async def classify(request: Request) -> list[dict]:
     except Exception as error:  # whatever a client can send
         raise HTTPException(400, f"no batch for input {source.name!r}: {error}") from None
     rows = []
-    for flag, p, suspected, corrected in zip(*(answer.tolist() for answer in answers)):
+    columns = [answer.tolist() for answer in answers]
+    for flag, p, suspected, corrected in zip(*columns, strict=True):
         inputs.inc()
         p_values.observe(p)
         if flag:
