@@ -34,7 +34,9 @@ _TOLD = {
     "min": "Hardened, `--fold never`",
     "int8": "The hardened graph, quantized to int8",
     "detector": "The detector graph",
+    "detector-int8": "The detector graph, `--shadow int8`",
     "both": "The detector, `--cascade never`",
+    "both-int8": "The detector, `--cascade never --shadow int8`",
 }
 
 
@@ -112,8 +114,11 @@ def render(result: dict[str, Any]) -> str:
     ]
     for graph, told in _TOLD.items():
         lines += ["", f"## {told}", ""]
-        lines += [f"| network | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
         of_graph = [row for row in rows if row["graph"] == graph]
+        if not of_graph:
+            lines.append("None of them has one.")
+            continue
+        lines += [f"| network | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
         for name in dict.fromkeys(row["network"] for row in of_graph):
             cells = [
                 f"{row['ratio']:.3f} ({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"

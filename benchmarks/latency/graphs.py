@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.latency.networks import Network, blots
 from benchmarks.quantized.static import quantized
+from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.sites import find_sites
@@ -16,9 +17,10 @@ from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.statistics import activation_statistics
 from mmbm_onnx.pipeline.pairing import Pairing
 from mmbm_onnx.pipeline.runner import Runner
+from mmbm_onnx.pipeline.shadowing import Shadowing
 from mmbm_onnx.rewriting.folding.fold import fold_bounds
 from mmbm_onnx.rewriting.harden import insert_bounds
-from mmbm_onnx.types import Bounds, Choice, Samples
+from mmbm_onnx.types import Bounds, Choice, Samples, ShadowChoice
 
 _SAMPLES = 120  # half of them for the detector's distances, half for its null
 _BATCH = 8
@@ -28,7 +30,7 @@ _RATE = 0.01
 
 def graphs(network: Network) -> dict[str, onnx.ModelProto]:
     """The original; hardened with Min, with bounds folded, and that in int8; the detector in one
-    and two stages.
+    and two stages, and both with a bounded branch in int8, unless that decides otherwise.
 
     Bounds are where learning starts: each channel's mean and standard deviation on samples. What
     they are does not change what they cost.
@@ -42,7 +44,7 @@ def graphs(network: Network) -> dict[str, onnx.ModelProto]:
     bounds = Bounds({name: _start(one.mean, one.std) for name, one in found.items()})
     del classifier
     hardened = fold_bounds(proto, sites, bounds, unscaled=(interface.logits,)).proto
-    return {
+    made = {
         "original": proto,
         "min": insert_bounds(proto, sites, bounds),
         "hardened": hardened,
@@ -50,6 +52,12 @@ def graphs(network: Network) -> dict[str, onnx.ModelProto]:
         "both": _detector(proto, bounds, x, "never"),
         "detector": _detector(proto, bounds, x, "auto"),
     }
+    for name, cascade in (("both-int8", "never"), ("detector-int8", "auto")):
+        try:
+            made[name] = _detector(proto, bounds, x, cascade, "int8")
+        except RewriteError as error:
+            print(f"no {name}: {error}", flush=True)
+    return made
 
 
 def _start(mean: torch.Tensor, std: torch.Tensor) -> npt.NDArray[np.float32]:
@@ -58,7 +66,11 @@ def _start(mean: torch.Tensor, std: torch.Tensor) -> npt.NDArray[np.float32]:
 
 
 def _detector(
-    proto: onnx.ModelProto, bounds: Bounds, x: npt.NDArray[np.float32], cascade: Choice
+    proto: onnx.ModelProto,
+    bounds: Bounds,
+    x: npt.NDArray[np.float32],
+    cascade: Choice,
+    shadow: ShadowChoice = "float",
 ) -> onnx.ModelProto:
     interface = find_interface(proto)
     sites = find_sites(proto, logits=interface.logits).sites
@@ -76,6 +88,7 @@ def _detector(
         0,
         {},
         cascade,
+        Shadowing(shadow, proto, interface, sites, None),
     )
     answers = run.answers(proto, calibration.x), run.answers(hardened, calibration.x)
     paired = pairing.pair(*answers, _RATE, "evidence")
