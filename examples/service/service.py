@@ -1,10 +1,11 @@
 """A classifier behind HTTP, which tells Prometheus how much it flags.
 
-pip install onnxruntime fastapi uvicorn prometheus-client
-MODEL=model.detector.onnx uvicorn --app-dir examples/service service:app
+Set it up, start it, ask it:
 
-curl --data-binary @batch.npy localhost:8000/classify     # float32, as the model takes it
-curl localhost:8000/metrics
+    pip install onnxruntime fastapi uvicorn prometheus-client
+    MODEL=model.detector.onnx uvicorn --app-dir examples/service service:app
+    curl --data-binary @batch.npy localhost:8000/classify     # float32, as the model takes it
+    curl localhost:8000/metrics
 """
 
 import io
