@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -51,21 +53,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     rows: list[dict[str, Any]] = []
-    for name in options.only:
-        rows += measure(name, options.batch, options.threads, options.seconds, options.provider)
-        gc.collect()
     result = {
         "machine": machine(),
         "libraries": library_versions(),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "provider": options.provider,
+        "command": shlex.join(["python", "-m", "benchmarks.latency", *sys.argv[1:]]),
         "rows": rows,
     }
     target = options.folder / f"latency-{options.provider}"
-    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    text = render(result)
-    target.with_suffix(".md").write_text(text)
-    print(text, end="")
+    for name in options.only:
+        rows += measure(name, options.batch, options.threads, options.seconds, options.provider)
+        gc.collect()
+        # After each, so that what was measured stays.
+        target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        target.with_suffix(".md").write_text(render(result))
+    print(render(result), end="")
 
 
 def measure(
@@ -98,9 +101,6 @@ def render(result: dict[str, Any]) -> str:
     rows = result["rows"]
     kind, libraries = result["machine"], result["libraries"]
     runtime = libraries.get("onnxruntime") or libraries.get("onnxruntime-gpu")
-    command = "python -m benchmarks.latency"
-    if result["provider"] != "cpu":
-        command += f" --provider {result['provider']}"
     columns = sorted({(row["threads"], row["batch_size"]) for row in rows})
     heads = [f"{t} thread{'s' * (t > 1)}, batch {size}" for t, size in columns]
     lines = [
@@ -108,9 +108,9 @@ def render(result: dict[str, Any]) -> str:
         "",
         f"In that of the original, in ONNX Runtime {runtime} on {result['provider']}; "
         f"{kind['processor']}, {kind['processors']} processors, {kind['system']}; "
-        f"{result['date']}; by `{command}`. Runs in turns on 32 batches of samples, in brackets "
-        "quartiles over single runs. Of the detector in two stages the slow runs are few, so that "
-        "its mean may be above both.",
+        f"{result['date']}; by `{result['command']}`. Runs in turns on 32 batches of samples, in "
+        "brackets quartiles over single runs. Of the detector in two stages the slow runs are few, "
+        "so that its mean may be above both.",
     ]
     for graph, told in _TOLD.items():
         lines += ["", f"## {told}", ""]

@@ -1,7 +1,8 @@
 """Distances (see ``evidence``) as nodes, of all sites in one go.
 
 Of a small network each node costs more than its numbers, so views with equally many channels share
-theirs; samples are the last axis, which lets views be cut apart and put together without copying.
+theirs. Samples are the last axis at first, which lets views be cut apart and put together without
+copying, and classes are after that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
-from mmbm_onnx.rewriting.evidence import SMALLEST_DISTANCE, SiteDistances
+from mmbm_onnx.rewriting.evidence import SiteDistances
 from mmbm_onnx.rewriting.operators import Operators
 
 
@@ -43,7 +44,7 @@ class View:
 
 
 def distances(ops: Operators, x: gs.Tensor, views: Sequence[View]) -> gs.Tensor:
-    """Squared distances ``(views, classes, n)``; see ``SiteDistances``.
+    """Squared distances ``(views, n, classes)``, small ones as they come; see ``SiteDistances``.
 
     Args:
         ops: Where nodes go.
@@ -76,17 +77,19 @@ def distances(ops: Operators, x: gs.Tensor, views: Sequence[View]) -> gs.Tensor:
         lengths.append(ops.over("ReduceSumSquare", part, [1], f"distance/length_{index}"))
         basis = constant(f"basis_{index}", np.stack([_rows(v.array("basis").T, rank) for v in run]))
         projected.append(add("MatMul", basis, part, to=f"projected_{index}"))
-    p = ops.concat(projected, 0, "distance/projected")
-    curvature = np.stack([_rows(view.array("curvature"), rank).T for view in views])
-    slopes = np.stack([_rows(view.array("slopes"), rank).T for view in views])
-    offsets = np.stack([view.array("offsets").T for view in views])
+    # From here on classes are the last axis: there may be many of them.
+    p = add("Transpose", ops.concat(projected, 0, "distance/all"), to="projected", perm=[0, 2, 1])
+    column_shape = ops.constant("distance/column", [len(views), -1, 1], np.int64)
+    length = add("Reshape", ops.concat(lengths, 0, "distance/lengths"), column_shape, to="length")
+    curvature = np.stack([_rows(view.array("curvature"), rank) for view in views])
+    slopes = np.stack([_rows(view.array("slopes"), rank) for view in views])
+    offsets = np.stack([view.array("offsets") for view in views])
     squares = add("Mul", p, p, to="squares")
-    curved = add("MatMul", constant("curvature", curvature), squares, to="curved")
-    shared = add("Add", ops.concat(lengths, 0, "distance/lengths"), curved, to="shared")
-    sloped = add("MatMul", constant("slopes", slopes), p, to="sloped")
+    curved = add("MatMul", squares, constant("curvature", curvature), to="curved")
+    shared = add("Add", length, curved, to="shared")
+    sloped = add("MatMul", p, constant("slopes", slopes), to="sloped")
     apart = add("Add", sloped, constant("offsets", offsets), to="apart")
-    whole = add("Add", shared, apart, to="whole")
-    return ops.add("Max", whole, constant("smallest", SMALLEST_DISTANCE), name="distances")
+    return ops.add("Add", shared, apart, name="distances")
 
 
 def _rows(array: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
 from mmbm_onnx.rewriting.distance_nodes import View, distances
-from mmbm_onnx.rewriting.evidence import Evidence
+from mmbm_onnx.rewriting.evidence import SMALLEST_DISTANCE, Evidence
 from mmbm_onnx.rewriting.operators import Operators
 from mmbm_onnx.types import Site
 
@@ -131,21 +131,23 @@ def unusual(
     found, views = _distances(ops, evidence, values, sites)
     zero = ops.constant("no_distance", 0, np.float32)
     far = ops.constant("far", np.finfo(np.float32).max, np.float32)
-    every = ops.constant("classes", np.arange(classes)[:, None], np.int64)
-    is_own = ops.add("Equal", every, suspected, name="is_own")  # (classes, n)
+    every = ops.constant("classes", np.arange(classes)[None], np.int64)
+    is_own = ops.add("Equal", ops.unsqueeze(suspected, 1, "decided"), every, name="is_own")
     of_own = ops.add("Where", is_own, found, zero, name="own")
     of_others = ops.add("Where", is_own, far, found, name="others")
     sides = [
-        ops.over("ReduceSum", of_own, [1], "own_sum"),
-        ops.over("ReduceMin", of_others, [1], "nearest"),
+        ops.over("ReduceSum", of_own, [2], "own_sum"),
+        ops.over("ReduceMin", of_others, [2], "nearest"),
     ]
-    logarithms = ops.add("Log", ops.concat(sides, 1, "own_and_other"), name="logarithms")
+    least = ops.constant("smallest_distance", SMALLEST_DISTANCE, np.float32)
+    both = ops.add("Max", ops.concat(sides, 2, "own_and_other"), least, name="not_too_small")
+    logarithms = ops.add("Log", both, name="logarithms")  # (views, n, 2)
     places = _places(evidence, views)
-    weights = np.stack([evidence.own[places], -evidence.other[places]], axis=1)[:, :, None]
+    weights = np.stack([evidence.own[places], -evidence.other[places]], axis=1)[:, None]
     weighed = ops.add(
         "Mul", logarithms, ops.constant("weights", weights, np.float32), name="weighed"
     )
-    return ops.over("ReduceSum", weighed, [0, 1], "unusual", keepdims=0)
+    return ops.over("ReduceSum", weighed, [0, 2], "unusual", keepdims=0)
 
 
 def _distances(
@@ -154,7 +156,7 @@ def _distances(
     values: Mapping[str, gs.Tensor],
     sites: Mapping[str, Site],
 ) -> tuple[gs.Tensor, list[View]]:
-    """Squared distances ``(views, classes, n)``, and what views those are."""
+    """Squared distances ``(views, n, classes)``, and what views those are."""
     deep: list[tuple[View, gs.Tensor]] = []
     flat: list[tuple[View, gs.Tensor]] = []
     for site in evidence.sites:
