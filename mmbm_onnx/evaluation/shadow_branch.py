@@ -13,7 +13,7 @@ from mmbm_onnx.evaluation.rounded import rounding_difference
 from mmbm_onnx.graph.provenance import PREFIX, read_provenance
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.graph.walk import consumed, inner_graphs
-from mmbm_onnx.rewriting.folding.fold import fold_bounds
+from mmbm_onnx.rewriting.folding.fold import fold_recorded
 from mmbm_onnx.rewriting.folding.record import Record, read_record
 from mmbm_onnx.rewriting.shadow.branch import KIND, SHADOW
 from mmbm_onnx.rewriting.shadow.cut import cut_at_logits
@@ -61,13 +61,7 @@ def shadow_difference(
     if record.unscaled != (interface.logits,):
         return "its logits are not kept as they are by its folding"
     try:
-        folded = fold_bounds(
-            inlined,
-            find_sites(inlined).sites,
-            record.bounds,
-            depthwise=record.depthwise,
-            unscaled=record.unscaled,
-        ).proto
+        folded = fold_recorded(inlined, find_sites(inlined).sites, record).proto
     except RewriteError as error:
         return f"its folding cannot be repeated: {error}"
     homes = _homes(detector)

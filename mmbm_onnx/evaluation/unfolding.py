@@ -15,7 +15,7 @@ from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.evaluation.sameness import changed_node, changed_weight
 from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.sites import find_sites
-from mmbm_onnx.rewriting.folding.fold import fold_bounds
+from mmbm_onnx.rewriting.folding.fold import fold_recorded
 from mmbm_onnx.rewriting.folding.record import read_record
 from mmbm_onnx.rewriting.harden import insert_bounds
 
@@ -48,13 +48,7 @@ def unfold(inlined: onnx.ModelProto, hardened: onnx.ModelProto) -> Unfolded:
         if record is None:
             return Unfolded(hardened)
         sites = find_sites(inlined).sites
-        again = fold_bounds(
-            inlined,
-            sites,
-            record.bounds,
-            depthwise=record.depthwise,
-            unscaled=record.unscaled,
-        ).proto
+        again = fold_recorded(inlined, sites, record).proto
         found = changed_weight(again, hardened) or changed_node(again, hardened, frozenset())
         difference = f"not what folding its bounds gives: {found}" if found else ""
         plain = insert_bounds(inlined, sites, record.bounds)

@@ -15,7 +15,7 @@ from mmbm_onnx.execution.parity import HALF_TOLERANCE
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.checks import check_signature, check_written
-from mmbm_onnx.rewriting.folding.fold import Folded, fold_bounds
+from mmbm_onnx.rewriting.folding.fold import Folded, fold_recorded
 from mmbm_onnx.rewriting.folding.record import FOLDED, Record
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.runtime.providers import CPU, resolve_provider
@@ -78,13 +78,7 @@ class Bounding:
             RewriteError: They cannot.
             OptionError: Not all of them can be folded, and that is asked for.
         """
-        bounds = {
-            site.tensor: np.ones(
-                (site.channels,) if channels and site.channels is not None else (), np.float32
-            )
-            for site in self.sites
-        }
-        check_written(self._insert(Bounds(bounds)).proto)
+        check_written(self._insert(ones(self.sites, channels=channels)).proto)
 
     def write(
         self,
@@ -121,14 +115,14 @@ class Bounding:
     def _insert(self, bounds: Bounds) -> Bounded:
         if self.fold == "never":
             return self._plain(bounds)
-        depthwise = resolve_provider(self.provider) == CPU
-        unscaled = (self.interface.logits,)
-        found = fold_bounds(self.proto, self.sites, bounds, depthwise=depthwise, unscaled=unscaled)
+        record = folding_of(bounds, self.interface, self.provider)
+        found = fold_recorded(self.proto, self.sites, record)
         if self.fold == "always" and found.kept:
             raise OptionError(_not_all(found))
-        record = Record(bounds, depthwise, unscaled)
         provenance = {FOLDED: record.write()} if found.folded else {}
-        return Bounded(found.proto, frozenset(found.folded), depthwise, found.obstacle, provenance)
+        return Bounded(
+            found.proto, frozenset(found.folded), record.depthwise, found.obstacle, provenance
+        )
 
     def _checked(
         self,
@@ -146,6 +140,23 @@ class Bounding:
                 "the largest logit; nothing is written"
             )
         return replace(written, difference=found)
+
+
+def folding_of(bounds: Bounds, interface: Interface, provider: str | None) -> Record:
+    """How bounds are folded in a graph that is to run on a provider."""
+    return Record(bounds, resolve_provider(provider) == CPU, (interface.logits,))
+
+
+def ones(sites: Sequence[Site], *, channels: bool) -> Bounds:
+    """Bounds that mean nothing, per channel where that is asked for and channels are known."""
+    return Bounds(
+        {
+            site.tensor: np.ones(
+                (site.channels,) if channels and site.channels is not None else (), np.float32
+            )
+            for site in sites
+        }
+    )
 
 
 def _not_all(found: Folded) -> str:

@@ -10,14 +10,16 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.errors import OptionError, RewriteError
+from mmbm_onnx.evaluation.compare import upper_limit
 from mmbm_onnx.evaluation.predictions import Predictions
 from mmbm_onnx.graph.inference import infer
-from mmbm_onnx.graph.mapped import mapped, to_array
+from mmbm_onnx.graph.mapped import mapped
 from mmbm_onnx.graph.walk import constant_values, inner_graphs, standard_opset, value_types
+from mmbm_onnx.pipeline.bounding import folding_of, ones
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.rewriting.checks import check_written
 from mmbm_onnx.rewriting.detector import build_detector
-from mmbm_onnx.rewriting.folding.fold import Folded, fold_bounds
+from mmbm_onnx.rewriting.folding.fold import Folded, fold_recorded
 from mmbm_onnx.rewriting.folding.record import Record
 from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.rewriting.shadow.alone import with_shadow_logits
@@ -88,19 +90,11 @@ class Shadowing:
         """
         if not self.asked:
             return
-        bounds = Bounds(
-            {
-                site.tensor: np.ones(
-                    (site.channels,) if channels and site.channels is not None else (), np.float32
-                )
-                for site in self.sites
-            }
-        )
-        folded = self._fold(bounds)
+        bounds = ones(self.sites, channels=channels)
+        record = folding_of(bounds, self.interface, self.provider)
+        folded = fold_recorded(self.proto, self.sites, record)
         self._refuse(self._obstacle(folded))
-        plain = Shadow(
-            self._kind, cut_at_logits(folded.proto, self.interface), self._record(bounds)
-        )
+        plain = Shadow(self._kind, cut_at_logits(folded.proto, self.interface), record)
         null = fit_null(np.linspace(-1, 1, 99, dtype=np.float32), 0.01)
         parts = self.proto, self.interface, self.sites, bounds
         check_written(build_detector(*parts, null, shadow=plain))
@@ -129,12 +123,13 @@ class Shadowing:
         """
         if self.choice == "float":
             return Shadowed()
-        folded = self._fold(bounds)
+        record = folding_of(bounds, self.interface, self.provider)
+        folded = fold_recorded(self.proto, self.sites, record)
         if reason := self._obstacle(folded):
             self._refuse(reason)
             return Shadowed(reason=reason)
         try:
-            shadow = self._convert(folded, bounds, fit.at_most(_RANGES, seed).x)
+            shadow = self._convert(folded, record, fit.at_most(_RANGES, seed).x)
         except RewriteError as error:
             if self.asked:
                 raise
@@ -156,16 +151,6 @@ class Shadowing:
     @property
     def _kind(self) -> ShadowKind:
         return "half" if self.choice == "half" else "int8"
-
-    @property
-    def _depthwise(self) -> bool:
-        return resolve_provider(self.provider) == CPU
-
-    def _fold(self, bounds: Bounds) -> Folded:
-        unscaled = (self.interface.logits,)
-        return fold_bounds(
-            self.proto, self.sites, bounds, depthwise=self._depthwise, unscaled=unscaled
-        )
 
     def _refuse(self, reason: str) -> None:
         if self.asked and reason:
@@ -202,17 +187,14 @@ class Shadowing:
             return f"the bounds of {folded.kept[0]!r} cannot be folded into weights"
         return ""
 
-    def _convert(self, folded: Folded, bounds: Bounds, x: npt.NDArray[np.float32]) -> Shadow:
+    def _convert(self, folded: Folded, record: Record, x: npt.NDArray[np.float32]) -> Shadow:
         proto = cut_at_logits(folded.proto, self.interface)
         if self._kind == "half":
             converted = to_half(proto)
         else:
             converted = bare_logits(to_int8(proto, self._batches(x), _limits(proto)))
         check_written(converted)
-        return Shadow(self._kind, converted, self._record(bounds))
-
-    def _record(self, bounds: Bounds) -> Record:
-        return Record(bounds, self._depthwise, (self.interface.logits,))
+        return Shadow(self._kind, converted, record)
 
     def _batches(self, x: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         size = self.interface.batch
@@ -226,7 +208,7 @@ def _limits(proto: onnx.ModelProto) -> dict[str, float]:
     """What a Clip of the graph limits its output to."""
     constants = constant_values(proto.graph)
     return {
-        node.output[0]: float(to_array(constants[node.input[2]]).reshape(()))
+        node.output[0]: float(limit.reshape(()))
         for node in proto.graph.node
-        if node.op_type == "Clip" and node.input[2:3] and node.input[2] in constants
+        if node.op_type == "Clip" and (limit := upper_limit(node, constants)) is not None
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.errors import RewriteError, RuntimeMissingError
+from mmbm_onnx.graph.walk import producers
 from mmbm_onnx.runtime.providers import load_onnxruntime, one_line
 
 # Tells the quantizer not to recommend a preparation that folding has made unnecessary.
@@ -40,14 +43,7 @@ def to_int8(
         RewriteError: The graph cannot be quantized.
         RuntimeMissingError: ONNX Runtime, or what its quantizer needs, is missing.
     """
-    load_onnxruntime()
-    try:
-        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-    except ImportError as error:
-        raise RuntimeMissingError(
-            f"this ONNX Runtime has no quantizer: {one_line(error)}"
-        ) from error
-
+    tool = _tool("onnxruntime.quantization", "quantizer")
     source = onnx.ModelProto()
     source.CopyFrom(proto)
     source.metadata_props.add(key=_PREPARED[0], value=_PREPARED[1])
@@ -56,15 +52,15 @@ def to_int8(
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(source, before)
         try:
-            quantize_static(
+            tool.quantize_static(
                 before,
                 after,
                 _Reader({proto.graph.input[0].name: batch} for batch in batches),
-                quant_format=QuantFormat.QDQ,
+                quant_format=tool.QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
+                activation_type=tool.QuantType.QUInt8,
+                weight_type=tool.QuantType.QInt8,
                 extra_options={"TensorQuantOverrides": ranges},
             )
         except (ValueError, RuntimeError) as error:  # its two ways to say what it cannot do
@@ -85,28 +81,30 @@ def to_half(proto: onnx.ModelProto) -> onnx.ModelProto:
         RewriteError: The graph cannot be converted.
         RuntimeMissingError: ONNX Runtime, or what its converter needs, is missing.
     """
-    load_onnxruntime()
-    try:
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-    except ImportError as error:
-        raise RuntimeMissingError(
-            f"this ONNX Runtime has no converter: {one_line(error)}"
-        ) from error
-
+    tool = _tool("onnxruntime.transformers.float16", "converter")
     source = onnx.ModelProto()
     source.CopyFrom(proto)
     with _quiet():
         try:
-            found: onnx.ModelProto = convert_float_to_float16(source, keep_io_types=True)
+            found: onnx.ModelProto = tool.convert_float_to_float16(source, keep_io_types=True)
         except (ValueError, RuntimeError) as error:
             raise RewriteError(f"ONNX Runtime cannot convert: {one_line(error)}") from error
     _sort(found.graph)
     return found
 
 
+def _tool(module: str, what: str) -> ModuleType:
+    """A module of ONNX Runtime's that may lack what it needs."""
+    load_onnxruntime()
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise RuntimeMissingError(f"this ONNX Runtime has no {what}: {one_line(error)}") from error
+
+
 def _sort(graph: onnx.GraphProto) -> None:
     """Put each node behind those it reads from: the converter appends its casts."""
-    made_by = {name: node for node in graph.node for name in node.output}
+    made_by = producers(graph)
     rest = list(graph.node)
     nodes: list[onnx.NodeProto] = []
     done: set[str] = set()

@@ -96,8 +96,8 @@ def start(folder: Path) -> None:
 
 
 @pytest.fixture
-def folder(started: Path, tmp_path: Path) -> Iterator[Path]:
-    yield Path(shutil.copytree(started, tmp_path / "copy"))
+def folder(started: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(started, tmp_path / "copy"))
 
 
 @pytest.fixture
@@ -126,12 +126,7 @@ def test_the_quick_start_defends_the_model(started: Path) -> None:
     assert float(after) < 10
 
 
-@pytest.mark.parametrize(
-    "page",
-    sorted(
-        {block.page for block in blocks(*RUN)} - ELSEWHERE,
-    ),
-)
+@pytest.mark.parametrize("page", sorted({block.page for block in blocks(*RUN)} - ELSEWHERE))
 def test_what_a_page_says_can_be_done(page: str, folder: Path) -> None:
     chosen = [b for b in blocks(*RUN) if b.page == page and "--8<--" not in b.text]
     assert chosen

@@ -158,6 +158,13 @@ def test_a_graph_is_itself() -> None:
     assert rounding_difference(plain(), plain()) == ""
 
 
+def assert_told(kind: Any, forge: Any, told: str) -> None:
+    graph = rounded(kind)
+    forge(graph)
+    found = rounding_difference(plain(), graph)
+    assert re.search(told, found), found
+
+
 @pytest.mark.parametrize(
     ("forge", "told"),
     [
@@ -179,10 +186,7 @@ def test_a_graph_is_itself() -> None:
     ],
 )
 def test_a_forged_int8_graph_is_told(forge: Any, told: str) -> None:
-    graph = rounded("int8")
-    forge(graph)
-    found = rounding_difference(plain(), graph)
-    assert re.search(told, found), found
+    assert_told("int8", forge, told)
 
 
 @pytest.mark.parametrize(
@@ -195,10 +199,7 @@ def test_a_forged_int8_graph_is_told(forge: Any, told: str) -> None:
     ],
 )
 def test_a_forged_half_graph_is_told(forge: Any, told: str) -> None:
-    graph = rounded("half")
-    forge(graph)
-    found = rounding_difference(plain(), graph)
-    assert re.search(told, found), found
+    assert_told("half", forge, told)
 
 
 def test_a_limit_in_half_has_to_be_the_bound() -> None:

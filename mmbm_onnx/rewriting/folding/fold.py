@@ -14,6 +14,7 @@ from mmbm_onnx.graph.mapped import mapped
 from mmbm_onnx.graph.walk import consumed, producers
 from mmbm_onnx.rewriting.bounds import bound_node, bound_output
 from mmbm_onnx.rewriting.folding.plan import Plan, make_plan
+from mmbm_onnx.rewriting.folding.record import Record
 from mmbm_onnx.rewriting.folding.walk import Absorbed, read_graph
 from mmbm_onnx.rewriting.folding.weights import as_depthwise, flushed, scaled_weights
 from mmbm_onnx.rewriting.harden import insert_bounds, locate
@@ -38,6 +39,13 @@ class Folded:
     folded: tuple[str, ...]
     kept: tuple[str, ...]
     obstacle: str = ""
+
+
+def fold_recorded(proto: onnx.ModelProto, sites: Sequence[Site], record: Record) -> Folded:
+    """``fold_bounds`` with the arguments of a record."""
+    return fold_bounds(
+        proto, sites, record.bounds, depthwise=record.depthwise, unscaled=record.unscaled
+    )
 
 
 def fold_bounds(

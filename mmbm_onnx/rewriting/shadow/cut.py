@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from mmbm_onnx.graph.walk import consumed
+from mmbm_onnx.graph.walk import ancestors, producers
 from mmbm_onnx.types import Interface
 
 
@@ -16,19 +16,14 @@ def cut_at_logits(proto: onnx.ModelProto, interface: Interface) -> onnx.ModelPro
         proto: A model with weights inside; not changed.
         interface: Where its input and logits are. Both are float32.
     """
-    needed = {interface.logits}
-    nodes = []
-    for node in reversed(proto.graph.node):
-        if not needed.isdisjoint(node.output):
-            nodes.append(node)
-            needed |= consumed(node)
+    needed = ancestors(proto.graph, [interface.logits])
     kinds = {info.name: info for info in (*proto.graph.value_info, *proto.graph.output)}
     logits = kinds.get(interface.logits)
     if logits is None:
         logits = onnx.helper.make_tensor_value_info(interface.logits, onnx.TensorProto.FLOAT, None)
     graph = onnx.GraphProto(
         name=proto.graph.name or "shadow",
-        node=reversed(nodes),
+        node=[node for node in proto.graph.node if not needed.isdisjoint(node.output)],
         input=[info for info in proto.graph.input if info.name == interface.input],
         output=[logits],
         initializer=[tensor for tensor in proto.graph.initializer if tensor.name in needed],
@@ -51,7 +46,7 @@ def bare_logits(quantized: onnx.ModelProto) -> onnx.ModelProto:
         quantized: A graph with one output; changed in place.
     """
     graph = quantized.graph
-    made_by = {name: node for node in graph.node for name in node.output}
+    made_by = producers(graph)
     output = graph.output[0].name
     last = made_by[output]
     before = made_by.get(last.input[0]) if last.op_type == "DequantizeLinear" else None
