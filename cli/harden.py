@@ -28,7 +28,7 @@ from .progress import ProgressBar
 
 @click.command(epilog=EXIT_STATUS, short_help="Write a hardened graph, a detector and a report.")
 @click.argument("model", type=INPUT)
-@clean_option
+@clean_option(required=True)
 @click.option(
     "-o", "--output", type=OUTPUT, help="Hardened graph.  [default: MODEL stem.hardened.onnx]"
 )

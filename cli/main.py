@@ -11,6 +11,7 @@ from .errors import EXIT_STATUS, Group
 from .harden import harden
 from .inspect import inspect
 from .output import NAME
+from .scan import scan
 from .verify import verify
 
 
@@ -31,5 +32,6 @@ def main() -> None:
 
 main.add_command(harden)
 main.add_command(verify)
+main.add_command(scan)
 main.add_command(inspect)
 main.add_command(bench)

@@ -119,17 +119,17 @@ class Size(Type):
         return (sides[0], sides[0]) if self.square else sides[0]
 
 
-def clean_option(command: Command) -> Command:
+def clean_option(*, required: bool) -> Decorator[Any]:
     """Where the clean set is."""
     return click.option(
         "--clean-dir",
         "clean",
         type=INPUT,
-        required=True,
+        required=required,
         metavar="PATH",
         help="Clean samples: a directory with one folder of images per class, or an .npz with "
         "x and y.",
-    )(command)
+    )
 
 
 def preprocessing_options(command: Command) -> Command:

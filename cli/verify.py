@@ -26,7 +26,7 @@ from .output import emit, warn
 @click.command(epilog=EXIT_STATUS, short_help="Judge a hardened graph, and a detector, by gates.")
 @click.argument("original", type=INPUT)
 @click.argument("hardened", type=INPUT)
-@clean_option
+@clean_option(required=True)
 @click.option("--detector", type=INPUT, metavar="PATH", help="Detector graph to judge as well.")
 @click.option(
     "--triggered",

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from mmbm_onnx.api.benching import bench
     from mmbm_onnx.api.hardening import harden
     from mmbm_onnx.api.inspecting import inspect
+    from mmbm_onnx.api.scanning import scan
     from mmbm_onnx.api.verifying import verify
     from mmbm_onnx.data import Preprocessing
     from mmbm_onnx.errors import MmbmError
     from mmbm_onnx.evaluation.bench import BenchResult
     from mmbm_onnx.evaluation.verification import VerifyResult
     from mmbm_onnx.pipeline.result import HardenResult
+    from mmbm_onnx.pipeline.scan_result import ScanResult
     from mmbm_onnx.report.inspection import Inspection
     from mmbm_onnx.types import Bounds, Progress, Samples, Site
 
@@ -34,11 +36,13 @@ _HOMES = {
     "Preprocessing": "mmbm_onnx.data",
     "Progress": "mmbm_onnx.types",
     "Samples": "mmbm_onnx.types",
+    "ScanResult": "mmbm_onnx.pipeline.scan_result",
     "Site": "mmbm_onnx.types",
     "VerifyResult": "mmbm_onnx.evaluation.verification",
     "bench": "mmbm_onnx.api.benching",
     "harden": "mmbm_onnx.api.hardening",
     "inspect": "mmbm_onnx.api.inspecting",
+    "scan": "mmbm_onnx.api.scanning",
     "verify": "mmbm_onnx.api.verifying",
 }
 
@@ -51,12 +55,14 @@ __all__ = [
     "Preprocessing",
     "Progress",
     "Samples",
+    "ScanResult",
     "Site",
     "VerifyResult",
     "__version__",
     "bench",
     "harden",
     "inspect",
+    "scan",
     "verify",
 ]
 

@@ -20,6 +20,7 @@ ORDER = [
     ("data",),
     ("execution",),
     ("learning",),
+    ("scanning",),
     ("rewriting",),
     ("evaluation",),
     ("report",),
@@ -29,7 +30,7 @@ ORDER = [
     ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-TORCH_ROOMS = {"execution", "learning", "pipeline"}
+TORCH_ROOMS = {"execution", "learning", "scanning", "pipeline"}
 LAZY_ROOMS = {"api", "cli"}
 TYPED_ROOMS = {"api", "package", "cli"}
 

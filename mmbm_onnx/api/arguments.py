@@ -67,6 +67,25 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
+    """The values as plain floats.
+
+    Raises:
+        OptionError: They are not so many finite numbers.
+    """
+    try:
+        found = tuple(value)
+        right = len(found) == count and all(
+            not isinstance(number, bool) and isinstance(number, Real) and math.isfinite(number)
+            for number in found
+        )
+    except TypeError:
+        right = False
+    if not right:
+        raise OptionError(f"{name} is {value!r}, expected {count} numbers")
+    return tuple(float(number) for number in found)
+
+
 def texts(**arguments: Any) -> None:
     """Refuse arguments that are neither text nor None.
 

@@ -37,3 +37,10 @@ class Clock:
         self.seconds[name] = round(time.perf_counter() - started, 3)
         if told and self.progress is not None:
             self.progress(Progress(name, 1, 1, {}))
+
+    def teller(self, phase: str) -> Callable[[int, int], None] | None:
+        """A callback that takes (steps done, steps in all) of a phase, if anybody listens."""
+        told = self.progress
+        if told is None:
+            return None
+        return lambda done, total: told(Progress(phase, done, total, {}))

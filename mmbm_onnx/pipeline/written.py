@@ -17,8 +17,8 @@ from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.settings import Score
 from mmbm_onnx.learning.statistics import activation_statistics, share_above
 from mmbm_onnx.pipeline.bounding import Bounded, Bounding
+from mmbm_onnx.pipeline.examination import BATCH
 from mmbm_onnx.pipeline.pairing import Paired, Pairing
-from mmbm_onnx.pipeline.preparation import BATCH
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.pipeline.shadowing import Shadowing
 from mmbm_onnx.rewriting.checks import check_written

@@ -6,7 +6,9 @@ import json
 from importlib import resources
 from typing import Any, Literal
 
-SchemaName = Literal["harden-report-1", "verify-report-1", "inspection-1", "bench-report-1"]
+SchemaName = Literal[
+    "harden-report-1", "verify-report-1", "scan-report-1", "inspection-1", "bench-report-1"
+]
 
 
 def load_schema(name: SchemaName) -> dict[str, Any]:

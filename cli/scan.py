@@ -1,0 +1,136 @@
+"""``mmbm-onnx scan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .errors import EXIT_STATUS, GATE_FAILED, OK
+from .options import (
+    INPUT,
+    OUTPUT,
+    Numbers,
+    clean_option,
+    logging_options,
+    model_options,
+    preprocessing_options,
+    runtime_options,
+    seed_option,
+    take_preprocessing,
+)
+from .output import emit, warn
+from .progress import ProgressBar
+
+
+@click.command(epilog=EXIT_STATUS, short_help="Look for a backdoor, and its class.")
+@click.argument("model", type=INPUT)
+@clean_option(required=False)
+@click.option(
+    "--range",
+    "input_range",
+    type=Numbers(),
+    metavar="LOW,HIGH",
+    help="Smallest and largest value of valid inputs.  [default: of the clean samples; without "
+    "any, 0,1]",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="INT",
+    help="Gradient steps of a pattern.  [default: 70]",
+)
+@click.option("--report", "report_path", type=OUTPUT, help="Write the JSON report here.")
+@click.option("--sarif", "sarif_path", type=OUTPUT, help="Write the findings here as SARIF.")
+@click.option(
+    "--patterns", "patterns_path", type=OUTPUT, help="Write the recovered patterns here, as .npz."
+)
+@preprocessing_options
+@model_options
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where torch runs.",
+)
+@runtime_options
+@seed_option("the division of the samples and the search")
+@click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "sarif"]),
+    default="text",
+    show_default=True,
+    help="What is printed.",
+)
+@logging_options
+def scan(
+    model: Path,
+    clean: Path | None,
+    report_path: Path | None,
+    sarif_path: Path | None,
+    patterns_path: Path | None,
+    force: bool,
+    style: str,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Look for a backdoor in MODEL, and for the class that it leads to.
+
+    MODEL is an ONNX file, or a directory that holds one. With clean samples, the smallest pattern
+    is made for every class that drives most of them to it; a class that needs far less than the
+    others is suspicious. The largest margin that noise can be driven to is told as well (MM-BD);
+    without clean samples it is all there is.
+
+    Exit status 1: suspicious. That nothing is found does not show that there is no backdoor.
+    """
+    outputs = {"report": report_path, "sarif": sarif_path, "patterns": patterns_path}
+    _check(outputs, model, clean, options["preprocess"], force)
+    if patterns_path is not None and clean is None:
+        raise click.UsageError("--patterns needs --clean-dir: patterns are made with samples")
+
+    import mmbm_onnx
+    from mmbm_onnx.report.scan_table import scan_summary
+
+    preprocessing = take_preprocessing(options)
+    with ProgressBar(quiet=quiet) as progress:
+        result = mmbm_onnx.scan(
+            model, clean, preprocessing=preprocessing, progress=progress, **options
+        )
+    result.save(**outputs, force=force)
+    if not quiet:
+        for line in result.warnings:
+            warn(line)
+    if style in ("json", "sarif"):
+        emit(result.document(style).decode().rstrip())  # type: ignore[arg-type]
+    elif not quiet:
+        emit(scan_summary(result.report))
+    return GATE_FAILED if result.suspicious else OK
+
+
+def _check(
+    outputs: dict[str, Path | None],
+    model: Path,
+    clean: Path | None,
+    preprocess: Path | None,
+    force: bool,
+) -> None:
+    """Refuse outputs that cannot be written before any work."""
+    from mmbm_onnx.data.samples import is_sample_file
+    from mmbm_onnx.graph.read import model_files
+    from mmbm_onnx.graph.write import check_targets
+
+    targets = [path for path in outputs.values() if path is not None]
+    inputs = [path for path in (model, clean, preprocess) if path is not None]
+    check_targets(targets, inputs=inputs, force=force)
+    existing = [path for path in targets if path.exists()]
+    if existing:
+        parts = model_files(model)
+        if clean is not None:
+            home = clean.resolve()
+            inside = [path for path in existing if path.resolve().is_relative_to(home)]
+            parts = (*parts, *(path for path in inside if is_sample_file(path)))
+        check_targets(existing, inputs=parts, force=force)

@@ -1,0 +1,87 @@
+"""A scan as SARIF 2.1.0 (OASIS), which code scanning services take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+RULE = "backdoor-suspected"
+_HOME = "https://pypi.org/project/mmbm-onnx/"
+
+
+def scan_sarif(report: Mapping[str, Any]) -> dict[str, Any]:
+    """One run with one result per suspected class; none where nothing was found.
+
+    Args:
+        report: Of a scan, as ``scan_report`` makes it.
+    """
+    model = report["model"]
+    where = _uri(model["path"])
+    location: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": where}}}
+    return {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "mmbm-onnx",
+                        "version": report["tool"]["version"],
+                        "informationUri": _HOME,
+                        "rules": [_rule()],
+                    }
+                },
+                "invocations": [{"executionSuccessful": True}],
+                "artifacts": [{"location": {"uri": where}, "hashes": {"sha-256": model["sha256"]}}],
+                "results": [
+                    {
+                        "ruleId": RULE,
+                        "ruleIndex": 0,
+                        "level": "warning",
+                        "message": {"text": finding["message"]},
+                        "locations": [location],
+                        "partialFingerprints": {
+                            "modelAndClass/v1": f"{model['sha256']}:{finding['class']}"
+                        },
+                        "properties": {
+                            "class": finding["class"],
+                            "test": finding["test"],
+                            "score": finding["score"],
+                            "threshold": finding["threshold"],
+                        },
+                    }
+                    for finding in report["findings"]
+                ],
+            }
+        ],
+    }
+
+
+def _rule() -> dict[str, Any]:
+    return {
+        "id": RULE,
+        "name": "BackdoorSuspected",
+        "shortDescription": {"text": "A classifier looks backdoored."},
+        "fullDescription": {
+            "text": "One class is reached with far less than the others, or by a far larger "
+            "margin, as the target of a backdoor is. This is evidence, not proof; that nothing "
+            "is found does not show that there is no backdoor."
+        },
+        "help": {
+            "text": "Do not deploy the model as it is. Harden it with `mmbm-onnx harden`, or get "
+            "it from a source that you trust."
+        },
+        "defaultConfiguration": {"level": "warning"},
+        "properties": {"tags": ["security"]},
+    }
+
+
+def _uri(path: str | None) -> str:
+    """A path as a URI reference: relative ones stay relative, absolute ones get ``file:``."""
+    if path is None:
+        return "model.onnx"
+    found = Path(path)
+    return found.as_uri() if found.is_absolute() else quote(found.as_posix())

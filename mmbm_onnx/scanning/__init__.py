@@ -1,0 +1,1 @@
+"""Looking for a backdoor: how little drives samples to each class."""
