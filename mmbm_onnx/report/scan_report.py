@@ -95,7 +95,7 @@ def scan_report(
     settings: Mapping[str, Any],
     classes: Sequence[ScannedClass],
     tests: Sequence[ScanTest],
-    margin_p_value: float,
+    margin_p_value: float | None,
     findings: Sequence[ScanFinding],
     execution: Execution,
     parity: tuple[float, float],
@@ -113,7 +113,7 @@ def scan_report(
         settings: How it was done.
         classes: Every class.
         tests: Every test.
-        margin_p_value: Of MM-BD.
+        margin_p_value: Of MM-BD, or None where it cannot be told.
         findings: Classes under suspicion, the most suspicious first.
         execution: Where everything ran.
         parity: Worst relative difference of torch from ONNX Runtime, and what is allowed.
@@ -128,6 +128,7 @@ def scan_report(
         "schema": SCHEMA,
         "version": VERSION,
         "suspicious": bool(findings),
+        "judged": any(test.decides and test.score is not None for test in tests),
         "tool": tool,
         "model": {
             "path": model.path,

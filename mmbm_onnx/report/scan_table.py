@@ -18,6 +18,11 @@ def scan_summary(report: Mapping[str, Any]) -> str:
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
+    if not report["judged"]:
+        return (
+            f"not judged: {report['model']['classes']} classes are too few to hold one against the "
+            "others; look at the patterns (--patterns) yourself"
+        )
     if not report["suspicious"]:
         return (
             "nothing found: no class stands apart from the others (which does not show that there "

@@ -64,12 +64,12 @@ class Judgement:
     Attributes:
         tests: All that were made.
         findings: One per suspected class, the most suspicious first.
-        margin_p_value: MM-BD's.
+        margin_p_value: MM-BD's; None where it cannot be told.
     """
 
     tests: tuple[Test, ...]
     findings: tuple[Finding, ...]
-    margin_p_value: float
+    margin_p_value: float | None
 
 
 def judge(recovered: Sequence[Recovered], margins: FloatArray) -> Judgement:
@@ -89,8 +89,9 @@ def judge(recovered: Sequence[Recovered], margins: FloatArray) -> Judgement:
         for norm in norms
     ]
     p_value = gamma_p_value(margins)
-    scores = np.zeros(classes)
-    scores[int(np.argmax(margins))] = -math.log10(max(p_value, _SMALLEST_P))
+    scores = np.full(classes, np.nan if p_value is None else 0.0)
+    if p_value is not None:
+        scores[int(np.argmax(margins))] = -math.log10(max(p_value, _SMALLEST_P))
     tests.append(Test("margin", scores, MARGIN_THRESHOLD, not norms))
     return Judgement(tuple(tests), _findings(tests, classes), p_value)
 
@@ -150,7 +151,7 @@ def student_tail(t: float, freedom: int) -> float:
     return (1 - within) / 2
 
 
-def gamma_p_value(margins: FloatArray) -> float:
+def gamma_p_value(margins: FloatArray) -> float | None:
     """MM-BD's p-value of the largest margin (arXiv 2205.06900, section III).
 
     A gamma distribution is fitted to the margins of all other classes, by maximum likelihood; the
@@ -160,13 +161,13 @@ def gamma_p_value(margins: FloatArray) -> float:
         margins: ``(classes,)``, in logits. Margins of 0 or less count as the smallest positive one.
 
     Returns:
-        1 where there are too few classes (fewer than 5) or positive margins to tell.
+        None where there are too few classes (fewer than 5) or positive margins to tell.
     """
     values = np.asarray(margins, np.float64)
     top = int(values.argmax())
     positive = values[values > 0]
     if len(values) <= _FEWEST or len(positive) <= 2:
-        return 1.0
+        return None
     others = np.delete(np.maximum(values, positive.min()), top)
     shape, scale = _gamma(others)
     below = float(

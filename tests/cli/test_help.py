@@ -34,7 +34,7 @@ print("LOADED", status, *sorted(found), file=sys.stderr)
     return int(words[1]), set(words[2:])
 
 
-@pytest.mark.parametrize("command", [[], ["harden"], ["verify"], ["inspect"]])
+@pytest.mark.parametrize("command", [[], ["harden"], ["verify"], ["scan"], ["inspect"], ["bench"]])
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     assert loaded_by(*command, "--help") == (0, set())
 

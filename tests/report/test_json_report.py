@@ -42,6 +42,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "report-schema.md"
 SCHEMAS: tuple[SchemaName, ...] = (
     "harden-report-1",
     "verify-report-1",
+    "scan-report-1",
     "inspection-1",
     "bench-report-1",
 )

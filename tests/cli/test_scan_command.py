@@ -1,0 +1,95 @@
+"""``mmbm-onnx scan``, as its users run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from command_line import mmbm
+from rows import TARGET, rows_model, rows_samples
+
+FAST = ("--threads", "1", "--device", "cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, backdoor in (("bad", True), ("good", False)):
+        onnx.save(rows_model(backdoor=backdoor), tmp_path / f"{name}.onnx")
+    x, y = rows_samples(200, seed=1)
+    np.savez(tmp_path / "clean.npz", x=x, y=y)
+    return tmp_path
+
+
+def scan(folder: Path, model: str, *args: object):
+    return mmbm("scan", folder / model, "--clean-dir", folder / "clean.npz", *FAST, *args)
+
+
+def test_a_backdoor_is_told_first_and_by_the_exit_status(folder: Path) -> None:
+    done = scan(folder, "bad.onnx")
+    assert done.status == 1 and done.stderr == ""
+    assert done.stdout.startswith("SUSPICIOUS a pattern ")
+    assert f"to class {TARGET} " in done.stdout.splitlines()[0]
+    assert list(folder.iterdir()) and not list(folder.glob("*.json"))
+
+
+def test_nothing_found_is_status_0_and_promises_nothing(folder: Path) -> None:
+    done = scan(folder, "good.onnx")
+    assert done.status == 0
+    assert done.stdout.startswith("nothing found")
+    assert "does not show that there is no backdoor" in done.stdout
+
+
+def test_json_and_sarif_are_printed_and_written(folder: Path) -> None:
+    report, sarif, patterns = (folder / name for name in ("r.json", "s.sarif", "p.npz"))
+    outputs = ("--report", report, "--sarif", sarif, "--patterns", patterns)
+    done = scan(folder, "bad.onnx", "--format", "json", *outputs)
+    assert done.status == 1
+    assert json.loads(done.stdout) == json.loads(report.read_text())
+    assert json.loads(done.stdout)["model"]["path"] == str(folder / "bad.onnx")
+    (result,) = json.loads(sarif.read_text())["runs"][0]["results"]
+    where = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert where == (folder / "bad.onnx").as_uri()
+    printed = scan(folder, "bad.onnx", "--format", "sarif", "--steps", "70")
+    assert json.loads(printed.stdout) == json.loads(sarif.read_text())
+    again = scan(folder, "bad.onnx", "--report", report)
+    assert again.status == 2 and "exists" in again.error
+    assert scan(folder, "good.onnx", "--report", report, "--force", "-q").status == 0
+    assert json.loads(report.read_text())["suspicious"] is False
+
+
+def test_without_clean_samples(folder: Path) -> None:
+    done = mmbm("scan", folder / "bad.onnx", *FAST)
+    assert done.status == 1
+    assert "MM-BD: p = " in done.stdout.splitlines()[0]
+    refused = mmbm("scan", folder / "bad.onnx", "--patterns", folder / "p.npz", *FAST)
+    assert refused.status == 2 and "--patterns needs --clean-dir" in refused.error
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--range", "1,0"), "the smaller number first"),
+        (("--range", "x"), "'x' is not a list"),
+        (("--steps", "0"), "0 is not in the range"),
+        (("--report", "clean.npz"), "clean.npz"),
+        (("--report", "clean.npz", "--force"), "clean.npz"),
+        (("--sarif", "bad.onnx", "--force"), "bad.onnx"),
+        (("--report", "missing/r.json"), "missing"),
+    ],
+)
+def test_bad_options_are_one_line_and_nothing_is_written(
+    folder: Path, args: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.chdir(folder)
+    done = scan(folder, "bad.onnx", *args)
+    assert done.status == 2 and message in done.error
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_quiet_says_nothing_but_by_the_exit_status(folder: Path) -> None:
+    done = scan(folder, "bad.onnx", "-q")
+    assert (done.status, done.stdout, done.stderr) == (1, "", "")
