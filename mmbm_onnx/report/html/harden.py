@@ -1,0 +1,272 @@
+"""The page of a hardening."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmbm_onnx.report.html.figures import attacks_figure, bounds_strip, gutter, latency_figure
+from mmbm_onnx.report.html.material import Material, RecoveredTrigger
+from mmbm_onnx.report.html.pictures import View, view_of
+from mmbm_onnx.report.html.render import (
+    cards,
+    class_name,
+    gate_rows,
+    points,
+    render,
+    setting,
+)
+from mmbm_onnx.report.html.score_figures import p_value_curve, score_figure
+from mmbm_onnx.report.layout import percent
+
+_UNITS = {"evidence": "standard deviations", "margin": "logits"}
+
+
+def harden_page(
+    report: Mapping[str, Any],
+    material: Material | None,
+    triggers: Sequence[RecoveredTrigger] = (),
+) -> bytes:
+    """A harden report as one HTML page that loads nothing and runs nothing.
+
+    Args:
+        report: As ``HardenResult.save`` returns it.
+        material: What is drawn besides its figures; without it the page has tables alone.
+        triggers: What a scan recovered; none for no scan.
+
+    Returns:
+        UTF-8; the same for the same arguments.
+    """
+    names = report["clean_set"]["class_names"]
+    view = view_of(None if material is None else material.inputs)
+    benchmark = report["benchmark"]
+    null = None if material is None else material.null
+    detector = report["detector"]
+    figures = {
+        "latency": latency_figure("latency", report["latency"]) if report["latency"] else None,
+        "attacks": attacks_figure("attacks", benchmark["attacks"]) if benchmark["attacks"] else None,
+    }
+    if null is not None and detector is not None:
+        unit = _UNITS[detector["score"]]
+        threshold = detector["threshold_score"]
+        figures["scores"] = score_figure("scores", null.scores, threshold, unit=unit)
+        figures["p_values"] = p_value_curve("p-values", null)
+    rows, left_out = _map(report, material)
+    return render(
+        "harden.html.j2",
+        report=report,
+        verdict=_verdict(report),
+        gates=gate_rows(report["gates"]),
+        figures=figures,
+        map=rows,
+        connections_left_out=left_out,
+        odd=cards(None if material is None else material.odd, view, names),
+        seen=view is not None,
+        triggers=[_trigger(trigger, view, names) for trigger in triggers],
+        settings=_settings(report),
+        unit=None if detector is None else _UNITS[detector["score"]],
+    )
+
+
+def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader in a hurry has to know."""
+    figures = report["figures"]
+    failed = [gate for gate in report["gates"] if not gate["passed"]]
+    role = "detector" if figures["detector"] else "hardened"
+    told = []
+    for name in ("hardened", "detector"):
+        if figures[name] is not None:
+            told.append(f"the {name} graph {_change(figures['original'], figures[name])}")
+    if failed:
+        count = "A gate failed" if len(failed) == 1 else f"{len(failed)} gates failed"
+        head = f"{count}: do not deploy as it is"
+    else:
+        head = "Hardened, and all gates hold"
+    samples = report["clean_set"]["calibration"]
+    lines = [f"On {samples} clean samples that bounds were not learned on, {' and '.join(told)}."]
+    detector = report["detector"]
+    if detector is not None:
+        lines.append(
+            f"The detector flags {percent(detector['false_positive_rate_measured'])} of clean "
+            f"samples; {percent(detector['false_positive_rate_requested'])} were asked for."
+        )
+    if not report["clean_set"]["has_labels"]:
+        lines.append("The samples have no labels: what is compared is the original's decisions.")
+    return {"head": head, "lines": lines, "failed": failed, "role": role}
+
+
+def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    if before["accuracy"] is None or after["accuracy"] is None:
+        return f"decides {percent(after['agreement'])} as the original does"
+    drop = before["accuracy"] - after["accuracy"]
+    told = f"is right on {percent(after['accuracy'])}"
+    if abs(drop) < 5e-5:
+        return f"{told}, as the original"
+    return f"{told}, {points(abs(drop))} {'less' if drop > 0 else 'more'} than the original"
+
+
+def _map(report: Mapping[str, Any], material: Material | None) -> tuple[list[dict[str, Any]], int]:
+    """A row for the input, each activation and the logits; and connections that are not drawn."""
+    sites = {site["tensor"]: site for site in report["sites"]}
+    uncovered = {entry["tensor"]: entry for entry in report["uncovered"]}
+    model = report["model"]
+    order: Sequence[str] = (model["input"], *sites, *uncovered, model["logits"])
+    slices: list[Any] = [None] * len(order)
+    left_out = 0
+    if material is not None:
+        flow = material.flow
+        order = flow.tensors
+        slices, left_out = gutter(flow, [name not in uncovered for name in order])
+    most = max((site["share_above"] for site in report["sites"]), default=0.0) or 1.0
+    rows = []
+    for index, name in enumerate(order):
+        site = sites.get(name)
+        detail = None if material is None else material.sites.get(name)
+        end = "input" if index == 0 else "logits" if index == len(order) - 1 else None
+        rows.append(
+            {
+                "name": name,
+                "end": end if site is None and name not in uncovered else None,
+                "site": site,
+                "uncovered": uncovered.get(name),
+                "slice": slices[index],
+                "strip": None if detail is None else bounds_strip(f"strip-{index}", detail),
+                "touched": 0.0 if site is None else site["share_above"] / most,
+                "most_touched": None if detail is None else float(detail.touched.max()),
+            }
+        )
+    shown = set(order)
+    for name, entry in uncovered.items():
+        if name not in shown:  # on no way from the input to the logits
+            rows.append(
+                {"name": name, "end": None, "site": None, "uncovered": entry, "slice": None,
+                 "strip": None, "touched": 0.0, "most_touched": None}  # fmt: skip
+            )
+    return rows, left_out
+
+
+def _trigger(
+    trigger: RecoveredTrigger, view: View | None, names: Sequence[str]
+) -> dict[str, Any]:
+    """A recovered trigger with its pictures."""
+    found: dict[str, Any] = {
+        "name": class_name(trigger.class_index, names),
+        "index": trigger.class_index,
+        "flipped": trigger.flipped_share,
+        "size": trigger.size,
+        "suspected": trigger.suspected,
+        "note": trigger.note,
+        "pattern": None,
+        "gain": 1.0,
+        "samples": [],
+    }
+    if view is None:
+        return found
+    gain = view.gain(trigger.pattern)
+    found |= {"pattern": view.difference(trigger.pattern, gain), "gain": gain}
+    for index, (before, after) in enumerate(zip(trigger.before, trigger.after, strict=True)):
+        delta = after.astype("float64") - before.astype("float64")
+        decided = [
+            None if classes is None else class_name(int(classes[index]), names)
+            for classes in (trigger.decided_before, trigger.decided_after)
+        ]
+        found["samples"].append(
+            {
+                "before": view.picture(before),
+                "after": view.picture(after),
+                "difference": view.difference(delta, gain),
+                "was": decided[0],
+                "is": decided[1],
+            }
+        )
+    return found
+
+
+def _settings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of names and values: everything that made this run what it is."""
+    model, clean, execution = report["model"], report["clean_set"], report["execution"]
+    shape = ", ".join("any" if axis is None else str(axis) for axis in model["input_shape"])
+    detector, folding, parity = report["detector"], report["folding"], report["parity"]
+    groups: list[tuple[str, list[tuple[str, Any]]]] = [
+        (
+            "Model",
+            [
+                ("file", model["path"] or "in memory"),
+                ("SHA-256", model["sha256"]),
+                ("format", f"opset {model['opset']}, IR {model['ir_version']}"),
+                ("input", f"{model['input']}: {model['input_dtype']} ({shape})"),
+                ("output", f"{model['output']} ({model['head']}), {model['classes']} classes"),
+                ("logits", model["logits"]),
+            ],
+        ),
+        (
+            "Clean samples",
+            [
+                ("source", clean["source"]),
+                ("samples", f"{clean['samples']}: {clean['fit']} to learn, "
+                 f"{clean['calibration']} to calibrate"),
+                ("classes", f"{clean['classes']} of {model['classes']} occur"),
+                ("labels", clean["has_labels"]),
+                *((f"image {key}", value) for key, value in (clean["preprocessing"] or {}).items()
+                  if key != "notes"),
+            ],
+        ),
+        (
+            "Method",
+            [
+                ("granularity", f"one bound per {method_word(report)}"),
+                *report["method"]["settings"].items(),
+                ("folding", folding["requested"]),
+                ("folding stopped by", folding["obstacle"]),
+            ],
+        ),
+        (
+            "Run",
+            [
+                ("seed", report["seed"]),
+                ("learned on", execution["device"]),
+                ("ONNX Runtime on", execution["providers"]),
+                ("threads", execution["threads"] or "as the libraries choose"),
+                ("torch against ONNX Runtime",
+                 f"{parity['max_relative_difference']:.1e} of the largest logit"),
+                ("the same, hardened", f"{parity['hardened_max_relative_difference']:.1e}"),
+                ("allowed", f"{parity['tolerance']:.0e}"),
+                *((f"seconds to {phase}", f"{took:.1f}") for phase, took in report["seconds"].items()),
+            ],
+        ),
+        (
+            "Software",
+            [
+                ("mmbm-onnx", report["tool"]["version"]),
+                ("Python", report["tool"]["python"]),
+                ("system", report["tool"]["platform"]),
+                *report["tool"]["libraries"].items(),
+            ],
+        ),
+    ]  # fmt: skip
+    if detector is not None:
+        groups.insert(
+            3,
+            (
+                "Detector",
+                [
+                    ("null", f"{detector['null']}, of {detector['null_samples']} samples"),
+                    ("score", f"{detector['score']}, in {_UNITS[detector['score']]}"),
+                    ("evidence read in", detector["evidence"]),
+                    ("threshold", detector["threshold_score"]),
+                    ("go on to the bounded branch", "all samples" if
+                     detector["second_stage"] is None else percent(detector["second_stage"])),
+                    ("bounded branch", detector["shadow"]),
+                    ("why not another", detector["shadow_reason"]),
+                ],
+            ),
+        )  # fmt: skip
+    return [
+        (title, [(name, setting(value)) for name, value in entries if value is not None])
+        for title, entries in groups
+    ]
+
+
+def method_word(report: Mapping[str, Any]) -> str:
+    """What one bound is for."""
+    return str(report["method"]["granularity"])
