@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,17 +103,25 @@ def inputs_of(samples: Samples, interface: Interface) -> Inputs:
     return Inputs(interface, samples.preprocessing, low, high, samples.class_names)
 
 
-def most_unusual(samples: Samples, original: IntArray, verdicts: Verdicts) -> Shown:
+def most_unusual(
+    samples: Samples,
+    original: IntArray,
+    verdicts: Verdicts,
+    p_value: npt.NDArray[Any] | None = None,
+) -> Shown:
     """The clean samples with the largest scores, the largest first.
 
     Args:
         samples: Clean samples.
         original: Decisions of the original, int64 ``(n,)``.
         verdicts: The detector's answers.
+        p_value: Takes the place of those in ``verdicts``, ``(n,)``.
     """
+    if p_value is not None:
+        verdicts = replace(verdicts, p_value=p_value)
     scores = np.nan_to_num(verdicts.score.astype(np.float64), nan=np.inf)
-    return _shown(samples, np.argsort(-scores, kind="stable")[:SHOWN], original, verdicts.classes,
-                  verdicts)  # fmt: skip
+    rows = np.argsort(-scores, kind="stable")[:SHOWN]
+    return _shown(samples, rows, original, verdicts.classes, verdicts)
 
 
 def details_of(

@@ -43,6 +43,7 @@ from mmbm_onnx.report.pieces import (
     Tool,
     summarize_site,
 )
+from mmbm_onnx.rewriting.null import p_values
 from mmbm_onnx.types import (
     Choice,
     Granularity,
@@ -195,7 +196,9 @@ class Pipeline:
         odd = None
         if paired is not None:
             original = written.answers["original"].classes
-            odd = most_unusual(calibration, original, paired.answers)
+            # Answers are put together from a probe, whose p-values are of no null.
+            fitting = p_values(paired.null, paired.answers.score)
+            odd = most_unusual(calibration, original, paired.answers, fitting)
         return Material(
             inputs=inputs_of(calibration, interface),
             flow=flow_between(proto.graph, interface.input, interface.logits, names),

@@ -54,7 +54,7 @@ def bounds_strip(name: str, detail: SiteDetail) -> Markup:
         drawing.rect(x + gap, top, step - 2 * gap, cut - top, "cut")
         corners += [(x, up(float(bound))), (x + step, up(float(bound)))]
     drawing.path(corners, "bound")
-    return drawing.render("strip")
+    return drawing.render("strip", stretched=True)
 
 
 def _length(detail: SiteDetail) -> int:

@@ -56,6 +56,7 @@ def harden_page(
         "harden.html.j2",
         report=report,
         verdict=_verdict(report),
+        first_batch=min((entry["batch_size"] for entry in report["latency"]), default=1),
         gates=gate_rows(report["gates"]),
         figures=figures,
         map=rows,
@@ -83,7 +84,7 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
     else:
         head = "Hardened, and all gates hold"
     samples = report["clean_set"]["calibration"]
-    lines = [f"On {samples} clean samples that bounds were not learned on, {' and '.join(told)}."]
+    lines = [f"On {samples} clean samples that bounds were not learned on, {'; '.join(told)}."]
     detector = report["detector"]
     if detector is not None:
         lines.append(

@@ -79,6 +79,11 @@ def class_name(index: int, names: Sequence[str]) -> str:
     return name if name and name != str(index) else f"class {index}"
 
 
+def brief_name(index: int, names: Sequence[str]) -> str:
+    """The same where it stands among classes."""
+    return class_name(index, names).removeprefix("class ")
+
+
 def cards(shown: Shown | None, view: View | None, names: Sequence[str]) -> list[dict[str, Any]]:
     """Samples as cards: a picture where they are images, and what was answered."""
     if shown is None:
@@ -92,9 +97,9 @@ def cards(shown: Shown | None, view: View | None, names: Sequence[str]) -> list[
             {
                 "picture": None if view is None else view.picture(shown.x[index]),
                 "truth": None if truth is None else class_name(truth, names),
-                "original": class_name(answers[0], names),
+                "original": brief_name(answers[0], names),
                 "original_right": None if truth is None else answers[0] == truth,
-                "answered": class_name(answers[1], names),
+                "answered": brief_name(answers[1], names),
                 "answered_right": None if truth is None else answers[1] == truth,
                 "p_value": None if p_value is None or not np.isfinite(p_value) else p_value,
                 "flagged": None if shown.flagged is None else bool(shown.flagged[index]),

@@ -22,7 +22,7 @@ _BINS = 48
 
 
 def score_figure(
-    name: str, clean: Values, threshold: float | None, *, unit: str, attacked: Values | None = None
+    name: str, clean: Values, threshold: float | None, *, unit: str = "", attacked: Values | None = None
 ) -> Markup:
     """Histograms of scores with the threshold.
 
@@ -30,14 +30,14 @@ def score_figure(
         name: Unique in the page.
         clean: Scores of clean samples, ``(n,)``, n > 0.
         threshold: A score above it is flagged; None where none is.
-        unit: Of the scores.
+        unit: Of the scores, where known.
         attacked: Scores of triggered samples, ``(m,)``; None or empty for none.
     """
     clean = _finite(clean)
     groups = [("clean", clean)]
     if attacked is not None and attacked.size:
         groups.append(("attacked", _finite(attacked)))
-    scale = _score_scale([values for _, values in groups], threshold)
+    scale = _score_scale([values for _, values in groups], threshold, left=6)
     edges = np.array([scale.value(index / _BINS) for index in range(_BINS + 1)])
     edges[0], edges[-1] = -np.inf, np.inf
     shares = [np.histogram(values, edges)[0] / max(len(values), 1) for _, values in groups]
@@ -53,13 +53,13 @@ def score_figure(
     _flagged_side(drawing, scale, threshold)
     for (kind, _), share in zip(groups, shares, strict=True):
         _bars(drawing, scale, up, share, kind)
-    _bottom_axis(drawing, scale, f"score ({unit})")
+    _bottom_axis(drawing, scale, f"score ({unit})" if unit else "score")
     for kind, share, words in zip(
         ("clean", "attacked"), shares, (f"{len(clean)} clean", _count(groups)), strict=False
     ):
         peak = int(share.argmax())
         x = scale.start + (peak + 0.5) / _BINS * (scale.end - scale.start)
-        drawing.text(min(max(x, _LEFT + 30), _RIGHT - 42), up(float(share[peak])) - 6, words,
+        drawing.text(min(max(x, scale.start + 34), _RIGHT - 46), up(float(share[peak])) - 6, words,
                      f"on-{kind}", "middle")  # fmt: skip
     _threshold(drawing, scale, threshold)
     return drawing.render()
@@ -76,7 +76,7 @@ def p_value_curve(name: str, null: Null) -> Markup:
     scale = _score_scale([null.scores], null.threshold)
     scores = np.linspace(scale.low, scale.high, 200).astype(np.float32)
     found = p_values(null, scores).astype(np.float64)
-    low = min(rate / 3, max(float(found.min()), rate / 30), 1 / (len(null.scores) + 1))
+    low = min(rate / 3, max(float(found.min()), rate / 100))
     up = Scale(low, 1, _BOTTOM, _TOP + 14, "log")
     drawing = Drawing(
         name,
@@ -212,7 +212,9 @@ def _finite(values: Values) -> npt.NDArray[np.float64]:
     return np.clip(wide, finite.min(), finite.max())
 
 
-def _score_scale(groups: Sequence[Values], threshold: float | None) -> Scale:
+def _score_scale(
+    groups: Sequence[Values], threshold: float | None, *, left: float = _LEFT
+) -> Scale:
     low = min(float(values.min()) for values in groups)
     high = max(float(values.max()) for values in groups)
     near = float(groups[0].max())
@@ -221,8 +223,8 @@ def _score_scale(groups: Sequence[Values], threshold: float | None) -> Scale:
     spread = (near - low) or 1.0
     if high - low > 6 * spread:
         knee = near + 0.15 * spread
-        return Scale(low, high, _LEFT, _RIGHT, "far", knee)
-    return Scale(low, max(high, near + 0.12 * spread), _LEFT, _RIGHT)
+        return Scale(low, high, left, _RIGHT, "far", knee)
+    return Scale(low, max(high, near + 0.12 * spread), left, _RIGHT)
 
 
 def _bars(drawing: Drawing, scale: Scale, up: Scale, shares: Values, kind: str) -> None:
@@ -249,7 +251,7 @@ def _threshold(drawing: Drawing, scale: Scale, threshold: float | None) -> None:
 
 
 def _bottom_axis(drawing: Drawing, scale: Scale, label: str, count: int = 6) -> None:
-    drawing.line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis")
+    drawing.line(scale.start, _BOTTOM, _RIGHT, _BOTTOM, "axis")
     for tick in scale.ticks(count):
         drawing.line(scale(tick), _BOTTOM, scale(tick), _BOTTOM + 4, "axis")
         drawing.text(scale(tick), _BOTTOM + 18, short(tick), "tick", "middle")

@@ -162,15 +162,22 @@ class Drawing:
             )
         )
 
-    def render(self, kind: str = "figure") -> Markup:
-        """The element."""
+    def render(self, kind: str = "figure", *, stretched: bool = False) -> Markup:
+        """The element.
+
+        Args:
+            kind: Class of the style sheet.
+            stretched: Whether it fills its place whatever that does to its form.
+        """
+        aspect = Markup(' preserveAspectRatio="none"') if stretched else ""
         head = Markup(
-            '<svg class="{}" viewBox="0 0 {} {}" role="img" aria-labelledby="{}-t {}-d">'
+            '<svg class="{}" viewBox="0 0 {} {}"{} role="img" aria-labelledby="{}-t {}-d">'
             '<title id="{}-t">{}</title><desc id="{}-d">{}</desc>'
         ).format(
             kind,
             _n(self.width),
             _n(self.height),
+            aspect,
             *(self.name,) * 3,
             escape(self.title),
             self.name,

@@ -29,7 +29,7 @@ def verify_page(report: Mapping[str, Any], details: Details | None) -> bytes:
     scores = None if details is None else details.scores
     if scores is not None:
         figures["scores"] = score_figure(
-            "scores", scores.clean, scores.threshold, unit="the detector's", attacked=scores.attacked
+            "scores", scores.clean, scores.threshold, attacked=scores.attacked
         )
         figures["p_values"] = p_value_figure("p-values", scores.clean_p, scores.attacked_p)
         numbers = not (np.isnan(scores.clean).any() or np.isnan(scores.attacked).any())
@@ -45,6 +45,7 @@ def verify_page(report: Mapping[str, Any], details: Details | None) -> bytes:
         verdict=_verdict(report),
         gates=gate_rows(report["gates"]),
         figures=figures,
+        threshold=None if scores is None else scores.threshold,
         odd=cards(None if details is None else details.odd, view, class_names),
         attacked=cards(None if details is None else details.triggered, view, class_names),
         seen=view is not None,
