@@ -155,9 +155,7 @@ def details_of(
         scores = Scores(verdicts.score, verdicts.p_value, *attacked, threshold)
         odd = most_unusual(samples, base.clean.classes, verdicts)
     last = detector if detector is not None else hardened
-    return Details(
-        inputs_of(samples, interface), scores, odd, _attacked(triggered, base, last)
-    )
+    return Details(inputs_of(samples, interface), scores, odd, _attacked(triggered, base, last))
 
 
 def _works(base: Answers, triggered: Samples | None) -> BoolArray | None:

@@ -40,7 +40,9 @@ def flow_between(graph: onnx.GraphProto, start: str, end: str, chosen: Collectio
     order: list[str] = [start]
     edges: list[tuple[str, str]] = []
 
-    def walk(part: onnx.GraphProto, outer: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    def walk(
+        part: onnx.GraphProto, outer: Mapping[str, frozenset[str]]
+    ) -> dict[str, frozenset[str]]:
         """Tensor to the chosen ones that reach it last."""
         behind = dict(outer)
         for node in part.node:

@@ -190,8 +190,8 @@ class Pipeline:
     ) -> Material:
         """What a page draws besides the report's figures."""
         proto, interface, calibration = prepared.proto, prepared.interface, prepared.calibration
-        others = (*prepared.report.uncovered, *unreached)
-        names = [place.tensor for place in (*sites, *others)]
+        names = [site.tensor for site in sites]
+        names += [other.tensor for other in (*prepared.report.uncovered, *unreached)]
         paired = written.paired
         odd = None
         if paired is not None:

@@ -156,7 +156,9 @@ def write_graphs(
         paired=paired,
         answers=answers,
         clean_max={
-            site.tensor: found[site.tensor].maximum.cpu().numpy() if site.tensor in found else nowhere
+            site.tensor: found[site.tensor].maximum.cpu().numpy()
+            if site.tensor in found
+            else nowhere
             for site in sites
         },
         above=above_bounds(classifier, x, sites, tensors, run.batch_size),

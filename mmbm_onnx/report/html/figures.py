@@ -17,6 +17,7 @@ from mmbm_onnx.report.layout import percent
 ROLES = ("original", "hardened", "detector")
 ROW = 44.0
 """Height of a row of the map of a network, in pixels."""
+TIMES = "\N{MULTIPLICATION SIGN}"
 _LANE, _SPINE = 12.0, 14.0
 _MOST_LANES = 7
 _COLUMNS = 96  # of a strip; of more channels, the largest of neighbours
@@ -67,8 +68,8 @@ def _thinned(values: npt.NDArray[np.float64]) -> list[float]:
 
 
 def gutter(flow: Flow, covered: Sequence[bool]) -> tuple[list[Markup], int]:
-    """The shape of the network beside the rows of its map, one slice per row: a dot for each tensor,
-    a line from each to those that follow it, in lanes where it passes others.
+    """The shape of the network beside the rows of its map, one slice per row: a dot for a tensor, a
+    line from each to those that follow it, in lanes where it passes others.
 
     Args:
         flow: The tensors.
@@ -101,9 +102,14 @@ def gutter(flow: Flow, covered: Sequence[bool]) -> tuple[list[Markup], int]:
             if first < row < last:
                 drawing.line(x, 0, x, ROW, "wire")
             elif row == first:
-                drawing.shape(f"M{_SPINE:g} {middle:g}C{x:g} {middle:g} {x:g} {middle:g} {x:g} {ROW:g}", "wire")
+                drawing.shape(
+                    f"M{_SPINE:g} {middle:g}C{x:g} {middle:g} {x:g} {middle:g} {x:g} {ROW:g}",
+                    "wire",
+                )
             elif row == last:
-                drawing.shape(f"M{x:g} 0C{x:g} {middle:g} {x:g} {middle:g} {_SPINE:g} {middle:g}", "wire")
+                drawing.shape(
+                    f"M{x:g} 0C{x:g} {middle:g} {x:g} {middle:g} {_SPINE:g} {middle:g}", "wire"
+                )
         end = row in (0, count - 1)
         slices.append(_plain(drawing, "end" if end else "site" if covered[row] else "open"))
     return slices, len(longer) - len(lanes)
@@ -150,12 +156,12 @@ def latency_figure(name: str, entries: Sequence[Mapping[str, Any]]) -> Markup:
             drawing.line(low, y + 12, high, y + 12, "whisker")
             for x in (low, high):
                 drawing.line(x, y + 8, x, y + 16, "whisker")
-            drawing.text(448, y + 17, f"{entry['ratio']:.2f} ×", "strong", "end")
+            drawing.text(448, y + 17, f"{entry['ratio']:.2f} {TIMES}", "strong", "end")
             y += 30
         y += 24
     bottom = y - 30
     drawing.line(right(1), 28, right(1), bottom, "one")
-    drawing.text(right(1), bottom + 16, "1 × the original", "tick", "middle")
+    drawing.text(right(1), bottom + 16, f"1 {TIMES} the original", "tick", "middle")
     drawing.height = bottom + 24
     return drawing.render()
 
@@ -181,7 +187,9 @@ def attacks_figure(name: str, attacks: Sequence[Mapping[str, Any]]) -> Markup:
         drawing.text(right(tick), bottom + 18, f"{100 * tick:.0f} %", "tick", "middle")
     drawing.line(right(0.1), 24, right(0.1), bottom, "threshold")
     drawing.text(right(0.1), 16, "10 %: stopped", "strong", "middle")
-    drawing.text(440, bottom + 36, "triggered samples that reach the attacker's class", "label", "end")
+    drawing.text(
+        440, bottom + 36, "triggered samples that reach the attacker's class", "label", "end"
+    )
     for index, entry in enumerate(attacks):
         y = 34 + step * (index + 0.5)
         drawing.text(138, y + 4.5, entry["attack"], "open-set" if entry["adaptive"] else "", "end")

@@ -44,7 +44,9 @@ def harden_page(
     detector = report["detector"]
     figures = {
         "latency": latency_figure("latency", report["latency"]) if report["latency"] else None,
-        "attacks": attacks_figure("attacks", benchmark["attacks"]) if benchmark["attacks"] else None,
+        "attacks": attacks_figure("attacks", benchmark["attacks"])
+        if benchmark["attacks"]
+        else None,
     }
     if null is not None and detector is not None:
         unit = _UNITS[detector["score"]]
@@ -123,32 +125,34 @@ def _map(report: Mapping[str, Any], material: Material | None) -> tuple[list[dic
     for index, name in enumerate(order):
         site = sites.get(name)
         detail = None if material is None else material.sites.get(name)
-        end = "input" if index == 0 else "logits" if index == len(order) - 1 else None
-        rows.append(
-            {
-                "name": name,
-                "end": end if site is None and name not in uncovered else None,
-                "site": site,
-                "uncovered": uncovered.get(name),
-                "slice": slices[index],
-                "strip": None if detail is None else bounds_strip(f"strip-{index}", detail),
-                "touched": 0.0 if site is None else site["share_above"] / most,
-                "most_touched": None if detail is None else float(detail.touched.max()),
-            }
-        )
-    shown = set(order)
-    for name, entry in uncovered.items():
-        if name not in shown:  # on no way from the input to the logits
-            rows.append(
-                {"name": name, "end": None, "site": None, "uncovered": entry, "slice": None,
-                 "strip": None, "touched": 0.0, "most_touched": None}  # fmt: skip
-            )
+        row = _row(name, site, uncovered.get(name), slices[index])
+        if detail is not None:
+            row["strip"] = bounds_strip(f"strip-{index}", detail)
+            row["most_touched"] = float(detail.touched.max())
+        if site is not None:
+            row["meter"] = site["share_above"] / most
+        rows.append(row)
+    rows[0]["end"], rows[-1]["end"] = "input", "logits"
+    placed = set(order)
+    # Activations on no way from the input to the logits come last.
+    rows += [_row(name, None, uncovered[name], None) for name in uncovered if name not in placed]
     return rows, left_out
 
 
-def _trigger(
-    trigger: RecoveredTrigger, view: View | None, names: Sequence[str]
-) -> dict[str, Any]:
+def _row(name: str, site: Any, uncovered: Any, slice_of_flow: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "end": None,
+        "site": site,
+        "uncovered": uncovered,
+        "slice": slice_of_flow,
+        "strip": None,
+        "meter": 0.0,
+        "most_touched": None,
+    }
+
+
+def _trigger(trigger: RecoveredTrigger, view: View | None, names: Sequence[str]) -> dict[str, Any]:
     """A recovered trigger with its pictures."""
     found: dict[str, Any] = {
         "name": class_name(trigger.class_index, names),
@@ -232,7 +236,7 @@ def _settings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
                  f"{parity['max_relative_difference']:.1e} of the largest logit"),
                 ("the same, hardened", f"{parity['hardened_max_relative_difference']:.1e}"),
                 ("allowed", f"{parity['tolerance']:.0e}"),
-                *((f"seconds to {phase}", f"{took:.1f}") for phase, took in report["seconds"].items()),
+                *((f"seconds to {name}", f"{took:.1f}") for name, took in report["seconds"].items()),
             ],
         ),
         (

@@ -85,7 +85,9 @@ def view_of(inputs: Inputs | None) -> View | None:
     if settings is None:
         spread = inputs.high - inputs.low
         factor = 255 / spread if spread > 0 else 1.0
-        return View(image, np.full(channels, factor), np.full(channels, -inputs.low * factor), False)
+        return View(
+            image, np.full(channels, factor), np.full(channels, -inputs.low * factor), False
+        )
     scale = float(settings["scale"])
     mean = _per_channel(settings["mean"], channels, 0.0)
     std = _per_channel(settings["std"], channels, 1.0)
@@ -98,7 +100,9 @@ def _per_channel(values: Any, channels: int, default: float) -> npt.NDArray[np.f
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> str:
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+    image = Image.fromarray(
+        np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    )
     if max(image.size) > _LARGEST:
         image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BOX)
     file = io.BytesIO()

@@ -45,7 +45,9 @@ def render(template: str, **values: Any) -> bytes:
 
 def printable(text: object) -> str:
     """Text in which controls and what turns the direction of writing stand out."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+    return "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)
+    )
 
 
 def points(value: float) -> str:

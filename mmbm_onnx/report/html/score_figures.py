@@ -22,7 +22,12 @@ _BINS = 48
 
 
 def score_figure(
-    name: str, clean: Values, threshold: float | None, *, unit: str = "", attacked: Values | None = None
+    name: str,
+    clean: Values,
+    threshold: float | None,
+    *,
+    unit: str = "",
+    attacked: Values | None = None,
 ) -> Markup:
     """Histograms of scores with the threshold.
 
@@ -190,14 +195,12 @@ def roc_points(clean: Values, attacked: Values) -> list[tuple[float, float]]:
     ordered = [np.sort(values.astype(np.float64)) for values in (clean, attacked)]
     shares = [1 - np.searchsorted(values, scores, side="left") / len(values) for values in ordered]
     points = [(0.0, 0.0), *zip(*(share.tolist() for share in shares), strict=True)]
-    # On a straight stretch the ends suffice.
+    # On a level or upright stretch the ends suffice.
     kept = points[:1]
     for before, point, after in zip(points, points[1:], points[2:], strict=False):
-        first = (point[0] - before[0], point[1] - before[1])
-        second = (after[0] - point[0], after[1] - point[1])
-        if (first[0] == 0) != (second[0] == 0) or (first[1] == 0) != (second[1] == 0):
-            kept.append(point)
-        elif first[0] and first[1]:
+        level = before[1] == point[1] == after[1]
+        upright = before[0] == point[0] == after[0]
+        if not (level or upright):
             kept.append(point)
     return [*kept, points[-1]]
 

@@ -39,7 +39,7 @@ class Scale:
         """The value at a share of the way from ``low`` to ``high``."""
         even = self._even(self.low) + share * self._width
         if self.kind == "log":
-            return 10.0**even
+            return math.pow(10.0, even)
         unit = self.knee - self.low
         if self.kind == "far" and even > 1:
             return self.low + unit * math.exp(even - 1)
@@ -48,8 +48,9 @@ class Scale:
     def ticks(self, count: int) -> list[float]:
         """Round values between the ends, about so many."""
         if self.kind == "log":
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(
-                math.log10(self.high) + 1e-9
+            first, last = (
+                math.ceil(math.log10(self.low) - 1e-9),
+                math.floor(math.log10(self.high) + 1e-9),
             )
             step = max(1, math.ceil((last - first + 1) / count))
             return [10.0**power for power in range(last, first - 1, -step)][::-1]
@@ -99,7 +100,7 @@ def short(value: float) -> str:
         text = f"{mantissa}e{int(power)}"
     else:
         text = f"{value:.4g}"
-    return text.replace("-", "−")
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass
@@ -120,7 +121,9 @@ class Drawing:
     height: float
     parts: list[Markup] = field(default_factory=list)
 
-    def rect(self, x: float, y: float, width: float, height: float, kind: str, rx: float = 0) -> None:
+    def rect(
+        self, x: float, y: float, width: float, height: float, kind: str, rx: float = 0
+    ) -> None:
         """A rectangle of a style sheet's class."""
         corner = Markup(' rx="{}"').format(_n(rx)) if rx else ""
         self.parts.append(
@@ -154,7 +157,9 @@ class Drawing:
             )
         )
 
-    def text(self, x: float, y: float, words: object, kind: str = "", anchor: str = "start") -> None:
+    def text(
+        self, x: float, y: float, words: object, kind: str = "", anchor: str = "start"
+    ) -> None:
         """Words; ``anchor`` is ``start``, ``middle`` or ``end``."""
         self.parts.append(
             Markup('<text class="t {}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
