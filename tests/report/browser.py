@@ -63,6 +63,10 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[feature])
 
+    def print_media(self, on: bool) -> None:
+        """Whether the page is shown as it would be printed."""
+        self.call("Emulation.setEmulatedMedia", media="print" if on else "")
+
     def value(self, expression: str) -> Any:
         """What an expression of JavaScript gives, as JSON."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)

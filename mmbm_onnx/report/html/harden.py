@@ -12,14 +12,12 @@ from mmbm_onnx.report.html.render import (
     cards,
     class_name,
     gate_rows,
+    percent,
     points,
     render,
-    setting,
 )
 from mmbm_onnx.report.html.score_figures import p_value_curve, score_figure
-from mmbm_onnx.report.layout import percent
-
-_UNITS = {"evidence": "standard deviations", "margin": "logits"}
+from mmbm_onnx.report.html.settings import UNITS, settings_of
 
 
 def harden_page(
@@ -43,13 +41,15 @@ def harden_page(
     null = None if material is None else material.null
     detector = report["detector"]
     figures = {
+        "scores": None,
+        "p_values": None,
         "latency": latency_figure("latency", report["latency"]) if report["latency"] else None,
         "attacks": attacks_figure("attacks", benchmark["attacks"])
         if benchmark["attacks"]
         else None,
     }
     if null is not None and detector is not None:
-        unit = _UNITS[detector["score"]]
+        unit = UNITS[detector["score"]]
         threshold = detector["threshold_score"]
         figures["scores"] = score_figure("scores", null.scores, threshold, unit=unit)
         figures["p_values"] = p_value_curve("p-values", null)
@@ -66,8 +66,8 @@ def harden_page(
         odd=cards(None if material is None else material.odd, view, names),
         seen=view is not None,
         triggers=[_trigger(trigger, view, names) for trigger in triggers],
-        settings=_settings(report),
-        unit=None if detector is None else _UNITS[detector["score"]],
+        settings=settings_of(report),
+        unit=None if detector is None else UNITS[detector["score"]],
     )
 
 
@@ -185,93 +185,3 @@ def _trigger(trigger: RecoveredTrigger, view: View | None, names: Sequence[str])
             }
         )
     return found
-
-
-def _settings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Groups of names and values: everything that made this run what it is."""
-    model, clean, execution = report["model"], report["clean_set"], report["execution"]
-    shape = ", ".join("any" if axis is None else str(axis) for axis in model["input_shape"])
-    detector, folding, parity = report["detector"], report["folding"], report["parity"]
-    groups: list[tuple[str, list[tuple[str, Any]]]] = [
-        (
-            "Model",
-            [
-                ("file", model["path"] or "in memory"),
-                ("SHA-256", model["sha256"]),
-                ("format", f"opset {model['opset']}, IR {model['ir_version']}"),
-                ("input", f"{model['input']}: {model['input_dtype']} ({shape})"),
-                ("output", f"{model['output']} ({model['head']}), {model['classes']} classes"),
-                ("logits", model["logits"]),
-            ],
-        ),
-        (
-            "Clean samples",
-            [
-                ("source", clean["source"]),
-                ("samples", f"{clean['samples']}: {clean['fit']} to learn, "
-                 f"{clean['calibration']} to calibrate"),
-                ("classes", f"{clean['classes']} of {model['classes']} occur"),
-                ("labels", clean["has_labels"]),
-                *((f"image {key}", value) for key, value in (clean["preprocessing"] or {}).items()
-                  if key != "notes"),
-            ],
-        ),
-        (
-            "Method",
-            [
-                ("granularity", f"one bound per {method_word(report)}"),
-                *report["method"]["settings"].items(),
-                ("folding", folding["requested"]),
-                ("folding stopped by", folding["obstacle"]),
-            ],
-        ),
-        (
-            "Run",
-            [
-                ("seed", report["seed"]),
-                ("learned on", execution["device"]),
-                ("ONNX Runtime on", execution["providers"]),
-                ("threads", execution["threads"] or "as the libraries choose"),
-                ("torch against ONNX Runtime",
-                 f"{parity['max_relative_difference']:.1e} of the largest logit"),
-                ("the same, hardened", f"{parity['hardened_max_relative_difference']:.1e}"),
-                ("allowed", f"{parity['tolerance']:.0e}"),
-                *((f"seconds to {name}", f"{took:.1f}") for name, took in report["seconds"].items()),
-            ],
-        ),
-        (
-            "Software",
-            [
-                ("mmbm-onnx", report["tool"]["version"]),
-                ("Python", report["tool"]["python"]),
-                ("system", report["tool"]["platform"]),
-                *report["tool"]["libraries"].items(),
-            ],
-        ),
-    ]  # fmt: skip
-    if detector is not None:
-        groups.insert(
-            3,
-            (
-                "Detector",
-                [
-                    ("null", f"{detector['null']}, of {detector['null_samples']} samples"),
-                    ("score", f"{detector['score']}, in {_UNITS[detector['score']]}"),
-                    ("evidence read in", detector["evidence"]),
-                    ("threshold", detector["threshold_score"]),
-                    ("go on to the bounded branch", "all samples" if
-                     detector["second_stage"] is None else percent(detector["second_stage"])),
-                    ("bounded branch", detector["shadow"]),
-                    ("why not another", detector["shadow_reason"]),
-                ],
-            ),
-        )  # fmt: skip
-    return [
-        (title, [(name, setting(value)) for name, value in entries if value is not None])
-        for title, entries in groups
-    ]
-
-
-def method_word(report: Mapping[str, Any]) -> str:
-    """What one bound is for."""
-    return str(report["method"]["granularity"])

@@ -8,12 +8,21 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from mmbm_onnx.evaluation.details import Shown
+from mmbm_onnx.report import layout
 from mmbm_onnx.report.html.figures import duration
 from mmbm_onnx.report.html.pictures import View
-from mmbm_onnx.report.html.svg import short
-from mmbm_onnx.report.layout import number, percent
+from mmbm_onnx.report.html.svg import printable, short
+from mmbm_onnx.report.layout import number
+
+
+def _finalize(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @cache
@@ -21,6 +30,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mmbm_onnx.report.html"),
         autoescape=True,  # names in models and class folders are anybody's text
+        finalize=_finalize,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -32,7 +42,6 @@ def _environment() -> jinja2.Environment:
         "number": number,
         "short": short,
         "duration": duration,
-        "printable": printable,
     }
     return environment
 
@@ -40,14 +49,12 @@ def _environment() -> jinja2.Environment:
 def render(template: str, **values: Any) -> bytes:
     """A page in UTF-8."""
     text = _environment().get_template(template).render(**values)
-    return text.encode("utf-8", "backslashreplace")
+    return text.encode("utf-8")
 
 
-def printable(text: object) -> str:
-    """Text in which controls and what turns the direction of writing stand out."""
-    return "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)
-    )
+def percent(value: float | None) -> str:
+    """A fraction in percent, never broken before its sign."""
+    return layout.percent(value).replace(" ", NO_BREAK)
 
 
 def points(value: float) -> str:
@@ -108,16 +115,3 @@ def cards(shown: Shown | None, view: View | None, names: Sequence[str]) -> list[
             }
         )
     return found
-
-
-def setting(value: Any) -> str:
-    """A setting's value for people."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, (list, tuple)):
-        return ", ".join(setting(item) for item in value) or "none"
-    return str(value)

@@ -43,9 +43,8 @@ def score_figure(
     if attacked is not None and attacked.size:
         groups.append(("attacked", _finite(attacked)))
     scale = _score_scale([values for _, values in groups], threshold, left=6)
-    edges = np.array([scale.value(index / _BINS) for index in range(_BINS + 1)])
-    edges[0], edges[-1] = -np.inf, np.inf
-    shares = [np.histogram(values, edges)[0] / max(len(values), 1) for _, values in groups]
+    bins = _bins(scale, threshold)
+    shares = [_shares(values, scale, bins, threshold) for _, values in groups]
     top = max(float(share.max()) for share in shares)
     up = Scale(0, top, _BOTTOM, _TOP + 14)
     said = f"{len(clean)} clean scores from {short(clean.min())} to {short(clean.max())}"
@@ -57,13 +56,13 @@ def score_figure(
     drawing = Drawing(name, "Distribution of the detector's score", said, _WIDTH, _HEIGHT)
     _flagged_side(drawing, scale, threshold)
     for (kind, _), share in zip(groups, shares, strict=True):
-        _bars(drawing, scale, up, share, kind)
+        _bars(drawing, bins, up, share, kind)
     _bottom_axis(drawing, scale, f"score ({unit})" if unit else "score")
     for kind, share, words in zip(
         ("clean", "attacked"), shares, (f"{len(clean)} clean", _count(groups)), strict=False
     ):
         peak = int(share.argmax())
-        x = scale.start + (peak + 0.5) / _BINS * (scale.end - scale.start)
+        x = float(bins[peak] + bins[peak + 1]) / 2
         drawing.text(min(max(x, scale.start + 34), _RIGHT - 46), up(float(share[peak])) - 6, words,
                      f"on-{kind}", "middle")  # fmt: skip
     _threshold(drawing, scale, threshold)
@@ -230,12 +229,36 @@ def _score_scale(
     return Scale(low, max(high, near + 0.12 * spread), left, _RIGHT)
 
 
-def _bars(drawing: Drawing, scale: Scale, up: Scale, shares: Values, kind: str) -> None:
-    step = (scale.end - scale.start) / len(shares)
-    for index, share in enumerate(shares):
+def _bins(scale: Scale, threshold: float | None) -> npt.NDArray[np.float64]:
+    """Places of the bins' edges; the threshold is one of them."""
+    if threshold is None or not math.isfinite(threshold):
+        return np.linspace(scale.start, scale.end, _BINS + 1)
+    middle = scale(threshold)
+    share = (middle - scale.start) / (scale.end - scale.start)
+    before = min(max(1, round(share * _BINS)), _BINS - 1)
+    left = np.linspace(scale.start, middle, before + 1)
+    return np.concatenate([left, np.linspace(middle, scale.end, _BINS - before + 1)[1:]])
+
+
+def _shares(
+    values: Values, scale: Scale, bins: npt.NDArray[np.float64], threshold: float | None
+) -> npt.NDArray[np.float64]:
+    """Share of the values in each bin; what is at the threshold is not above it."""
+    ends = (bins - scale.start) / (scale.end - scale.start)
+    edges = np.array([scale.value(float(end)) for end in ends])
+    if threshold is not None and math.isfinite(threshold):
+        edges[int(np.abs(edges - threshold).argmin())] = np.nextafter(threshold, np.inf)
+    edges[0], edges[-1] = -np.inf, np.inf
+    return np.asarray(np.histogram(values, np.maximum.accumulate(edges))[0] / max(len(values), 1))
+
+
+def _bars(
+    drawing: Drawing, bins: npt.NDArray[np.float64], up: Scale, shares: Values, kind: str
+) -> None:
+    for start, end, share in zip(bins.tolist(), bins[1:].tolist(), shares, strict=False):
         if share:
             y = min(up(float(share)), _BOTTOM - 1.5)  # one sample of thousands is to be seen, too
-            drawing.rect(scale.start + index * step + 0.5, y, step - 1, _BOTTOM - y, kind, 1)
+            drawing.rect(start + 0.5, y, end - start - 1, _BOTTOM - y, kind, 1)
 
 
 def _flagged_side(drawing: Drawing, scale: Scale, threshold: float | None) -> None:

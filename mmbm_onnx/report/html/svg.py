@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from unicodedata import category
 
 from markupsafe import Markup, escape
 
@@ -103,6 +104,14 @@ def short(value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def printable(text: object) -> str:
+    """Text in which controls and what turns the direction of writing are replaced."""
+    mark = "\N{REPLACEMENT CHARACTER}"
+    return "".join(
+        char if char.isprintable() or category(char) == "Zs" else mark for char in str(text)
+    )
+
+
 @dataclass
 class Drawing:
     """An SVG figure in the making. Lengths are in its own units; text is 13 units high.
@@ -163,7 +172,7 @@ class Drawing:
         """Words; ``anchor`` is ``start``, ``middle`` or ``end``."""
         self.parts.append(
             Markup('<text class="t {}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-                kind, _n(x), _n(y), anchor, escape(words)
+                kind, _n(x), _n(y), anchor, escape(printable(words))
             )
         )
 
@@ -184,9 +193,9 @@ class Drawing:
             _n(self.height),
             aspect,
             *(self.name,) * 3,
-            escape(self.title),
+            escape(printable(self.title)),
             self.name,
-            escape(self.desc),
+            escape(printable(self.desc)),
         )
         return head + Markup("").join(self.parts) + Markup("</svg>")
 

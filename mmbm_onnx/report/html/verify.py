@@ -9,9 +9,8 @@ import numpy as np
 
 from mmbm_onnx.evaluation.details import Details
 from mmbm_onnx.report.html.pictures import view_of
-from mmbm_onnx.report.html.render import cards, gate_rows, render
+from mmbm_onnx.report.html.render import cards, gate_rows, percent, render
 from mmbm_onnx.report.html.score_figures import p_value_figure, roc_figure, score_figure
-from mmbm_onnx.report.layout import percent
 
 
 def verify_page(report: Mapping[str, Any], details: Details | None) -> bytes:
@@ -25,7 +24,7 @@ def verify_page(report: Mapping[str, Any], details: Details | None) -> bytes:
         UTF-8; the same for the same arguments.
     """
     measured = report["measurements"]
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = dict.fromkeys(("scores", "p_values", "roc"))
     scores = None if details is None else details.scores
     if scores is not None:
         figures["scores"] = score_figure(
