@@ -26,8 +26,9 @@ from test_json_report import report
 
 from mmbm_onnx.evaluation.verification import verify_graphs
 from mmbm_onnx.graph.flow import Flow
-from mmbm_onnx.report.html.figures import gutter
+from mmbm_onnx.report.html.figures import bounds_strip, gutter
 from mmbm_onnx.report.html.harden import harden_page
+from mmbm_onnx.report.html.material import SiteDetail
 from mmbm_onnx.report.html.pictures import view_of
 from mmbm_onnx.report.html.score_figures import roc_points, score_figure
 from mmbm_onnx.report.html.svg import Scale, round_values
@@ -352,6 +353,33 @@ def test_the_roc_curve_has_the_area_that_is_measured() -> None:
     assert (np.diff(points, axis=0) >= 0).all()
     area = float(np.trapezoid(points[:, 1], points[:, 0]))
     assert area == pytest.approx(roc_auc(attacked, clean))
+
+
+def test_a_strip_shows_bounds_in_order_and_what_is_cut() -> None:
+    detail = SiteDetail(
+        np.array([2.0, 1.0, 4.0], np.float32),
+        np.array([4.0, 0.5, 2.0], np.float32),
+        np.zeros(3),
+    )
+    made = str(bounds_strip("s", detail))
+    # From 4 at the top, y = 2, to 0 at y = 35.
+    assert re.findall(r'class="passes" d="(.*?)"', made) == [
+        "M0.5 30.9H79.5V35.0H0.5ZM80.5 18.5H159.5V35.0H80.5ZM160.5 18.5H239.5V35.0H160.5Z"
+    ]
+    assert re.findall(r'class="cut" d="(.*?)"', made) == ["M80.5 2.0H159.5V18.5H80.5Z"]
+    assert 'class="bound" d="M0 26.75L80 26.75L80 18.5L160 18.5L160 2L240 2"' in made
+    assert "3 bounds from 1 to 4" in made and "up to 4" in made
+
+
+def test_many_channels_are_thinned_and_one_bound_is_drawn_over_all() -> None:
+    highest = np.arange(1, 1001, dtype=np.float32)
+    detail = SiteDetail(np.array([500.0], np.float32), highest, np.array([0.5]))
+    made = str(bounds_strip("s", detail))
+    (passes,), (cut,) = (
+        re.findall(rf'class="{kind}" d="(.*?)"', made) for kind in ("passes", "cut")
+    )
+    assert passes.count("M") == 96
+    assert 46 <= cut.count("M") <= 50
 
 
 def bars(markup: str, kind: str) -> list[float]:

@@ -48,14 +48,24 @@ def bounds_strip(name: str, detail: SiteDetail) -> Markup:
         height,
     )
     corners: list[tuple[float, float]] = []
+    passes, cut = [], []
     for index, (bound, high) in enumerate(zip(*pairs, strict=True)):
         x, gap = index * step, min(0.5, step / 8)
-        cut, top = up(float(min(bound, high))), up(float(high))
-        drawing.rect(x + gap, cut, step - 2 * gap, height - 1 - cut, "passes")
-        drawing.rect(x + gap, top, step - 2 * gap, cut - top, "cut")
-        corners += [(x, up(float(bound))), (x + step, up(float(bound)))]
+        ends = (x + gap, x + step - gap)
+        middle = up(min(bound, high))
+        passes.append(_bar(*ends, middle, height - 1))
+        if high > bound:
+            cut.append(_bar(*ends, up(high), middle))
+        corners += [(x, up(bound)), (x + step, up(bound))]
+    # One path for all bars: pages of large networks have thousands.
+    drawing.shape("".join(passes), "passes")
+    drawing.shape("".join(cut), "cut")
     drawing.path(corners, "bound")
     return drawing.render("strip", stretched=True)
+
+
+def _bar(left: float, right: float, top: float, bottom: float) -> str:
+    return f"M{left:.1f} {top:.1f}H{right:.1f}V{bottom:.1f}H{left:.1f}Z"
 
 
 def _length(detail: SiteDetail) -> int:

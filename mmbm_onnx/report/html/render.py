@@ -22,6 +22,7 @@ def _finalize(value: Any) -> Any:
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+_NAME = 34  # characters of a tensor's name that a row has room for
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -41,6 +42,7 @@ def _environment() -> jinja2.Environment:
         "points": points,
         "number": number,
         "short": short,
+        "brief": lambda name: layout.shorten(name, _NAME),
         "duration": duration,
     }
     return environment
