@@ -30,10 +30,17 @@ from mmbm_onnx.report.html.figures import bounds_strip, gutter
 from mmbm_onnx.report.html.harden import harden_page
 from mmbm_onnx.report.html.material import SiteDetail
 from mmbm_onnx.report.html.pictures import view_of
-from mmbm_onnx.report.html.score_figures import roc_points, score_figure
+from mmbm_onnx.report.html.score_figures import (
+    p_value_curve,
+    p_value_figure,
+    roc_figure,
+    roc_points,
+    score_figure,
+)
 from mmbm_onnx.report.html.svg import Scale, round_values
 from mmbm_onnx.report.html.verify import verify_page
 from mmbm_onnx.report.json_report import with_files
+from mmbm_onnx.rewriting.null import fit_null
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'\u202e\x07{{ 7*7 }}"
 VOID = {"meta", "img", "br", "line", "rect", "path", "circle"}
@@ -406,6 +413,29 @@ def test_scores_that_are_not_finite_do_not_stop_the_page() -> None:
     assert "NaN" not in str(score_figure("s", odd, 0.5, attacked=odd))
     assert "svg" in str(score_figure("s", np.full(3, np.nan, np.float32), None))
     assert "svg" in str(score_figure("s", np.ones(3, np.float32), 1.0))
+
+
+def test_scores_of_any_size_and_place_can_be_drawn() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        size, place = 10.0 ** rng.uniform(-6, 12), rng.normal() * 10.0 ** rng.uniform(-3, 6)
+        clean = (place + rng.normal(size=rng.integers(1, 60)) * size).astype(np.float32)
+        far = clean[:1].repeat(3) + np.float32(size) * np.float32(10.0 ** rng.uniform(-2, 5))
+        limit = rng.choice([float(clean.max()), place, np.inf, -np.inf])
+        text = str(score_figure("s", clean, float(limit), attacked=far))
+        text += str(roc_figure("r", clean, far, float(limit), 0.5))
+        if len(clean) > 1:
+            text += str(p_value_curve("p", fit_null(clean, float(rng.uniform(1e-4, 0.4)))))
+        drawn = re.sub(r"<(title|desc|text).*?</\1>", "", text)
+        assert "nan" not in drawn and "inf" not in drawn
+        places = [float(x) for x in re.findall(r' (?:x|x1|x2|cx)="([-0-9.]+)"', drawn)]
+        assert places and min(places) >= -1 and max(places) <= 461
+
+
+def test_p_values_that_are_none_do_not_stop_the_page() -> None:
+    odd = np.array([np.nan, np.inf, -1.0, 0.5, 7.0], np.float32)
+    assert "svg" in str(p_value_figure("p", odd, odd))
+    assert "svg" in str(p_value_figure("p", odd[:1], odd[1:3]))
 
 
 @pytest.mark.parametrize("kind", ["linear", "log", "far"])

@@ -51,7 +51,7 @@ def score_figure(
     if len(groups) > 1:
         far = groups[1][1]
         said += f"; {len(far)} triggered ones from {short(far.min())} to {short(far.max())}"
-    if threshold is not None:
+    if threshold is not None and math.isfinite(threshold):
         said += f"; above {short(threshold)} a sample is flagged"
     drawing = Drawing(name, "Distribution of the detector's score", said, _WIDTH, _HEIGHT)
     _flagged_side(drawing, scale, threshold)

@@ -62,7 +62,7 @@ class Scale:
             while power <= self.high:
                 far += [power * digit for digit in (1, 2, 5) if power * digit <= self.high]
                 power *= 10
-            taken = [value for value in near if value <= self.knee]
+            taken = [value for value in near if value <= self.knee] or [self.low]
             for value in far:
                 if value > self.knee and self(value) - self(taken[-1]) > 34:
                     taken.append(value)
@@ -96,7 +96,9 @@ def round_values(low: float, high: float, count: int) -> list[float]:
 
 def short(value: float) -> str:
     """A number for an axis: no digit too many, a real minus sign."""
-    if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-4):
+    if not math.isfinite(value):
+        text = "-infinite" if value < 0 else "infinite"
+    elif value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-4):
         mantissa, power = f"{value:.0e}".split("e")
         text = f"{mantissa}e{int(power)}"
     else:
