@@ -113,6 +113,7 @@ def test_the_verdict_comes_first_and_in_words() -> None:
     headings = [tag for tag, _ in read.elements if tag in ("h1", "h2")]
     assert headings[0] == "h1" and headings.count("h1") == 1
     assert "Hardened, and all gates hold" in read.text
+    assert "Whether an attack on this model is stopped was not measured" in read.text
     failed = page(failed_report())
     assert "A gate failed: do not deploy as it is" in failed.text
     assert "hardened accuracy drop : accuracy 50%" in failed.text
@@ -244,6 +245,12 @@ def test_a_verification_tells_of_attack_and_repair() -> None:
         for cell, name in ((1, "accuracy"), (2, "attack_success_rate"), (3, "robust_accuracy")):
             assert row[cell].startswith(f"{100 * found[role][name]:.2f} %")
     assert "ROC curve , area under it" in read.text
+    assert "The attack succeeds on 100.00 % of 40 triggered samples with the original" in read.text
+    assert "With the hardened graph alone it succeeds on" in read.text
+    assert "No gate is on that" in read.text
+    limited = {**told, "gates": [*told["gates"], {**told["gates"][0],
+               "name": "detector_attack_success_rate"}]}  # fmt: skip
+    assert "No gate is on that" not in Reader(verify_page(limited, details())).text
     names = {inner.get("id") for _, inner in read.elements}
     assert {"scores-t", "p-values-t", "roc-t"} <= names
     assert len(read.sources()) == 4 + 6

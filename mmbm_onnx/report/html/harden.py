@@ -93,6 +93,10 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
             f"The detector flags {percent(detector['false_positive_rate_measured'])} of clean "
             f"samples; {percent(detector['false_positive_rate_requested'])} were asked for."
         )
+    lines.append(
+        "Gates are on accuracy and sound numbers. Whether an attack on this model is stopped "
+        "was not measured."
+    )
     if not report["clean_set"]["has_labels"]:
         lines.append("The samples have no labels: what is compared is the original's decisions.")
     return {"head": head, "lines": lines, "failed": failed, "role": role}

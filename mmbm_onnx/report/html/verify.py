@@ -77,6 +77,14 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
                 f"{percent(after['attack_success_rate'])} with {name}, which answers "
                 f"{percent(after['robust_accuracy'])} of them with their true class."
             )
+            alone = measured["hardened"]
+            if role == "detector" and alone is not None:
+                rate = percent(alone["attack_success_rate"])
+                lines.append(f"With the hardened graph alone it succeeds on {rate}.")
+            if not any(gate["name"].endswith("attack_success_rate") for gate in report["gates"]):
+                lines.append(
+                    "No gate is on that: --max-attack-success-rate sets a limit that it must keep."
+                )
         else:
             lines.append(
                 "No triggered samples were given: whether an attack is stopped was not measured."
