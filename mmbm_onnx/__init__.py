@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmbm_onnx.api.benching import bench
     from mmbm_onnx.api.hardening import harden
     from mmbm_onnx.api.inspecting import inspect
-    from mmbm_onnx.api.verifying import verify
+    from mmbm_onnx.api.verifying import save_page, verify
     from mmbm_onnx.data import Preprocessing
     from mmbm_onnx.errors import MmbmError
     from mmbm_onnx.evaluation.bench import BenchResult
@@ -39,6 +39,7 @@ _HOMES = {
     "bench": "mmbm_onnx.api.benching",
     "harden": "mmbm_onnx.api.hardening",
     "inspect": "mmbm_onnx.api.inspecting",
+    "save_page": "mmbm_onnx.api.verifying",
     "verify": "mmbm_onnx.api.verifying",
 }
 
@@ -57,6 +58,7 @@ __all__ = [
     "bench",
     "harden",
     "inspect",
+    "save_page",
     "verify",
 ]
 
