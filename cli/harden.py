@@ -43,6 +43,13 @@ from .progress import ProgressBar
     help="JSON report.  [default: MODEL stem.report.json]",
 )
 @click.option(
+    "--html",
+    "html_path",
+    type=OUTPUT,
+    metavar="PATH",
+    help="The report as a page with figures, in one file that loads nothing.",
+)
+@click.option(
     "--method",
     type=click.Choice(["mmac-universal", "mmac", "mmbm", "mmac-reference"]),
     default="mmac-universal",
@@ -150,6 +157,7 @@ def harden(
     detector_output: Path | None,
     no_detector: bool,
     report_path: Path | None,
+    html_path: Path | None,
     style: str,
     quiet: bool,
     force: bool,
@@ -160,7 +168,8 @@ def harden(
 
     MODEL is an ONNX file, or a directory that holds one: a classifier with one input, of floating
     point or integers, and one output of logits or probabilities. Three files are written, all or
-    none: the hardened graph, a detector graph that corrects what it flags, and a JSON report.
+    none: the hardened graph, a detector graph that corrects what it flags, and a JSON report; with
+    --html a page, too.
     Weights that a model above 1 GiB keeps as external data go into a .data file beside each graph.
     (Only SIGKILL or a power cut while finished files get their names can leave some of them; none
     in part.)
@@ -175,7 +184,7 @@ def harden(
         raise click.UsageError("--no-detector and --cascade always exclude each other")
     if no_detector and options["shadow"] in ("half", "int8"):
         raise click.UsageError(f"--no-detector and --shadow {options['shadow']} exclude each other")
-    outputs = _outputs(model, output, detector_output, report_path)
+    outputs = _outputs(model, output, detector_output, report_path, html_path)
     if no_detector:
         del outputs["detector_output"]
     checkpoint = _checkpoint(outputs["output"])
@@ -209,19 +218,25 @@ def harden(
         if style == "json":
             emit(to_json(report).decode().rstrip())
         elif not quiet:
-            emit(harden_summary(report, report_path=outputs["report"]))
+            emit(harden_summary(report, report_path=outputs["report"], html_path=html_path))
     except OutputError as error:  # the files are written: the exit status is theirs
         warn(f"{error}; the report is in {outputs['report']}")
     return OK if result.passed else GATE_FAILED
 
 
 def _outputs(
-    model: Path, output: Path | None, detector: Path | None, report: Path | None
+    model: Path,
+    output: Path | None,
+    detector: Path | None,
+    report: Path | None,
+    html: Path | None,
 ) -> dict[str, Path]:
     """Where files go, by name of the parameter of ``HardenResult.save``."""
     whole = model.resolve() if model.name in ("", "..") else model
     stem = whole.name if whole.is_dir() else whole.stem
+    page = {} if html is None else {"html": html}
     return {
+        **page,
         "output": output or whole.with_name(f"{stem}.hardened.onnx"),
         "detector_output": detector or whole.with_name(f"{stem}.detector.onnx"),
         "report": report or whole.with_name(f"{stem}.report.json"),
@@ -268,7 +283,7 @@ def _check(
         inputs += list(model.iterdir())
     check_targets(targets, inputs=inputs, force=force)
     if _is_large(model):
-        graphs = [path for name, path in outputs.items() if name != "report"]
+        graphs = [path for name, path in outputs.items() if name.endswith("output")]
         for path in graphs:
             check_data_name(path)
         targets += map(data_path, graphs)

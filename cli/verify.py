@@ -11,6 +11,7 @@ import click
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
     INPUT,
+    OUTPUT,
     Fraction,
     clean_option,
     format_option,
@@ -51,6 +52,14 @@ from .output import emit, warn
     type=Fraction(),
     help="Gate: of the detector where there is one, else of the hardened graph.",
 )
+@click.option(
+    "--html",
+    "html_path",
+    type=OUTPUT,
+    metavar="PATH",
+    help="Write a page with figures, in one file that loads nothing.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the page if it exists.")
 @preprocessing_options
 @model_options
 @runtime_options
@@ -60,24 +69,52 @@ def verify(
     original: Path,
     hardened: Path,
     clean: Path,
+    html_path: Path | None,
+    force: bool,
     style: str,
     quiet: bool,
     **options: Any,
 ) -> int:
     """Run ORIGINAL and HARDENED in ONNX Runtime and check that HARDENED can take its place.
 
-    Use clean samples that the bounds were not learned from. Needs no torch; writes no file.
+    Use clean samples that the bounds were not learned from. Needs no torch; writes no file
+    but the page of --html.
     """
+    if html_path is not None:
+        graphs = [original, hardened, options["detector"]]
+        others = [clean, options["triggered"], options["preprocess"]]
+        _check(html_path, [g for g in graphs if g], [o for o in others if o], force)
+
     import mmbm_onnx
     from mmbm_onnx.report.tables import verify_summary
 
     preprocessing = take_preprocessing(options)
     result = mmbm_onnx.verify(original, hardened, clean, preprocessing=preprocessing, **options)
+    if html_path is not None:
+        mmbm_onnx.save_page(result, html_path, force=force)
     if not quiet:
         for line in result.warnings:
             warn(line)
     if style == "json":
         emit(json.dumps(result.to_dict(), indent=2, allow_nan=False))
     elif not quiet:
-        emit(verify_summary(result))
+        emit(verify_summary(result, html_path=html_path))
     return OK if result.passed else GATE_FAILED
+
+
+def _check(page: Path, graphs: list[Path], others: list[Path], force: bool) -> None:
+    """Refuse a page that cannot be written, or would overwrite an input, before anything is run."""
+    from mmbm_onnx.graph.write import check_targets
+
+    check_targets([page], inputs=[*graphs, *others], force=force)
+    if not page.exists():
+        return
+
+    # With --force, what is to be overwritten must not be a part of a model or of a set.
+    from mmbm_onnx.data.samples import is_sample_file
+    from mmbm_onnx.graph.read import model_files
+
+    inside = any(page.resolve().is_relative_to(path.resolve()) for path in others)
+    parts = [page] if inside and is_sample_file(page) else []
+    parts += [file for graph in graphs for file in model_files(graph)]
+    check_targets([page], inputs=parts, force=force)

@@ -13,7 +13,9 @@ wheel=$(ls "$dist"/mmbm_onnx-*.whl)
 cd "$work"
 cp "$demo/model.onnx" model.onnx
 venv/bin/mmbm-onnx --version
-venv/bin/mmbm-onnx harden model.onnx --clean-dir "$demo/clean" --epochs 5 --max-accuracy-drop 1 --quiet
+venv/bin/mmbm-onnx harden model.onnx --clean-dir "$demo/clean" --epochs 5 --max-accuracy-drop 1 --quiet \
+    --html model.html
+grep -q "What this does not prove" model.html
 venv/bin/mmbm-onnx verify model.onnx model.hardened.onnx --clean-dir "$demo/clean" \
     --detector model.detector.onnx --max-accuracy-drop 1
 venv/bin/python -c "import mmbm_onnx, mmbm_onnx_cli; print('wheel works from', mmbm_onnx.__file__)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmbm_onnx.api.arguments import fraction, texts, whole
@@ -16,6 +17,7 @@ from mmbm_onnx.api.sources import (
 from mmbm_onnx.data import Preprocessing, check_samples
 from mmbm_onnx.evaluation.verification import Limits, VerifyResult, verify_graphs
 from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.write import write_files
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +94,23 @@ def verify(
     )
     notes = (*samples.notes, *(attacked.notes if attacked is not None else ()))
     return replace(result, notes=notes, warnings=(*warnings, *result.warnings))
+
+
+def save_page(result: VerifyResult, path: str | Path, *, force: bool = False) -> None:
+    """Write a verification as one HTML page that loads nothing and runs no script.
+
+    Args:
+        result: What ``verify`` returned.
+        path: Where the page goes.
+        force: Whether an existing file may be overwritten.
+
+    Raises:
+        OutputError: The file exists, or cannot be written.
+    """
+    # Jinja and Pillow are for those who ask for a page.
+    from mmbm_onnx.report.html.verify import verify_page
+
+    write_files({Path(path): verify_page(result.to_dict(), result.details)}, force=force)
 
 
 def _limit(name: str, value: Any) -> float | None:

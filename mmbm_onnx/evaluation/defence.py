@@ -308,6 +308,14 @@ def detector_threshold(detector: onnx.ModelProto, verdicts: Verdicts) -> Gate:
     return holds(name, True, f"{null.kind} threshold {threshold:.6g} of its null at {rate:g}")
 
 
+def stated_threshold(detector: onnx.ModelProto) -> float | None:
+    """The score above which a detector graph flags, or None where it has none of our constants."""
+    try:
+        return _stored_null(constant_values(detector.graph), _stated_rate(detector))[1]
+    except RewriteError:
+        return None
+
+
 def _stages(detector: onnx.ModelProto, threshold: float) -> str:
     """What is wrong with a detector in two stages, or nothing: the second flags by the same
     threshold, the first lets no sample go that is above it, and decides what runs; and nothing in

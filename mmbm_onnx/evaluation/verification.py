@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from mmbm_onnx.evaluation.defence import (
     detector_bounds,
     detector_threshold,
     hardened_effective,
+    stated_threshold,
 )
+from mmbm_onnx.evaluation.details import Details, details_of
 from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.metrics import victims
@@ -85,6 +87,7 @@ class VerifyResult:
         files: The graphs.
         notes: What reading the samples decided, one line each.
         warnings: One line each.
+        details: Scores and single samples, for a page; not in the JSON.
     """
 
     gates: tuple[Gate, ...]
@@ -92,6 +95,7 @@ class VerifyResult:
     files: tuple[VerifiedFile, ...]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    details: Details | None = field(default=None, compare=False, repr=False)
 
     @property
     def passed(self) -> bool:
@@ -180,6 +184,7 @@ def verify_graphs(
     gates, bounds = structure_gates("hardened", original, hardened, unfolded=unfolded)
     after: dict[str, Figures] = {}
     bounded: Answers | None = None
+    judging: Answers | None = None
     if _runnable(gates):
         bounded, _ = answer(hardened)
         after["hardened"] = defended_figures(base, bounded, samples, triggered)
@@ -201,6 +206,7 @@ def verify_graphs(
         if _runnable(judged):
             answers, _ = answer(detector, verdicts=True)
             assert isinstance(answers.clean, Verdicts)
+            judging = answers
             after["detector"] = defended_figures(base, answers, samples, triggered)
             judged += quality_gates("detector", before, after["detector"], (base, answers), limits)
             judged += detector_gates(after["detector"], base, answers, limits, bounded)
@@ -232,6 +238,15 @@ def verify_graphs(
             if model is not None
         ),
         warnings=tuple(warnings),
+        details=details_of(
+            samples,
+            triggered,
+            interface,
+            base,
+            bounded,
+            judging,
+            None if detector is None else stated_threshold(detector.proto),
+        ),
     )
 
 

@@ -100,29 +100,63 @@ def reached_sites(
     return tuple(site for site in sites if site.tensor in found)
 
 
+@dataclass(frozen=True, slots=True)
+class Above:
+    """How many of a site's activations lie above their bound.
+
+    Attributes:
+        counts: Under each bound, float64 ``(bounds,)``.
+        each: Activations that each bound is for.
+    """
+
+    counts: Tensor
+    each: float
+
+    @property
+    def share(self) -> float:
+        """Of all activations, in [0, 1]; 0 where there is none."""
+        return float(self.counts.sum()) / max(self.each * len(self.counts), 1.0)
+
+    @property
+    def shares(self) -> Tensor:
+        """Of the activations of each bound, float64 ``(bounds,)``."""
+        return self.counts / max(self.each, 1.0)
+
+
 @torch.no_grad()
-def share_above(
+def above_bounds(
     classifier: Classifier,
     x: Tensor,
     sites: Sequence[Site],
     bounds: Mapping[str, Tensor],
     batch_size: int,
-) -> dict[str, float]:
-    """Share of each site's activations on clean samples that lie above their bound, in [0, 1];
-    0 where no sample takes the branch it lies in."""
-    above = {site.tensor: 0.0 for site in sites}
-    count = {site.tensor: 0.0 for site in sites}
+) -> dict[str, Above]:
+    """Activations on clean samples above their bound, site by site; none where no sample takes the
+    branch it lies in.
+
+    Args:
+        classifier: The network, which is run without bounds.
+        x: Clean samples ``(n, ...)``.
+        sites: Where to look.
+        bounds: Site name to bounds, ``(channels,)`` or ``()``.
+        batch_size: Samples per forward pass.
+    """
+    counts = {
+        site.tensor: torch.zeros(bounds[site.tensor].numel(), dtype=torch.float64) for site in sites
+    }
+    each = {site.tensor: 0.0 for site in sites}
     for batch in torch.split(x, batch_size):
-        _, values = classifier.logits(batch, taps=list(above))
+        _, values = classifier.logits(batch, taps=list(counts))
         for site in sites:
             if site.tensor not in values:
                 continue
             bound = bounds[site.tensor]
             granularity: Granularity = "channel" if bound.ndim else "tensor"
             value = _channels_first(values[site.tensor], site, granularity)
-            above[site.tensor] += float((value > bound.reshape(-1, 1)).sum())
-            count[site.tensor] += value.numel()
-    return {name: above[name] / max(count[name], 1.0) for name in above}
+            above = (value > bound.reshape(-1, 1)).sum(1)
+            counts[site.tensor] += above.to("cpu", torch.float64)
+            each[site.tensor] += value.shape[1]
+    return {name: Above(counts[name], each[name]) for name in counts}
 
 
 def _channels_first(value: Tensor, site: Site, granularity: Granularity) -> Tensor:

@@ -11,12 +11,14 @@ import torch
 
 from mmbm_onnx import __version__
 from mmbm_onnx.errors import NothingToHardenError, OptionError
+from mmbm_onnx.evaluation.details import inputs_of, most_unusual
 from mmbm_onnx.evaluation.figures import Answers, Figures, defended_figures, original_figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.latency import Latency, measure_latency
 from mmbm_onnx.evaluation.quality import Limits, quality_gates
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import check_parity
+from mmbm_onnx.graph.flow import flow_between
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.learning.checkpoint import Checkpoint, fingerprint
 from mmbm_onnx.learning.fit import Learned, learn_bounds
@@ -30,6 +32,7 @@ from mmbm_onnx.pipeline.preparation import Prepared
 from mmbm_onnx.pipeline.result import HardenResult
 from mmbm_onnx.pipeline.shadowing import Shadowing
 from mmbm_onnx.pipeline.written import Written, rehearse, write_graphs
+from mmbm_onnx.report.html.material import Material, SiteDetail
 from mmbm_onnx.report.json_report import harden_report
 from mmbm_onnx.report.pieces import (
     DetectorPart,
@@ -40,6 +43,7 @@ from mmbm_onnx.report.pieces import (
     Tool,
     summarize_site,
 )
+from mmbm_onnx.rewriting.null import p_values
 from mmbm_onnx.types import (
     Choice,
     Granularity,
@@ -144,8 +148,8 @@ class Pipeline:
                     summarize_site(
                         site,
                         learned.bounds[site.tensor],
-                        clean_max=written.clean_max[site.tensor],
-                        share_above=written.share_above[site.tensor],
+                        clean_max=float(written.clean_max[site.tensor].max()),
+                        share_above=written.above[site.tensor].share,
                         folded=site.tensor in written.bounded.folded,
                     )
                     for site in sites
@@ -173,6 +177,41 @@ class Pipeline:
             gates=gates,
             warnings=warnings,
             checkpoint=self.checkpoint,
+            material=self._material(prepared, sites, unreached, learned, written),
+        )
+
+    def _material(
+        self,
+        prepared: Prepared,
+        sites: Sequence[Site],
+        unreached: Sequence[Uncovered],
+        learned: Learned,
+        written: Written,
+    ) -> Material:
+        """What a page draws besides the report's figures."""
+        proto, interface, calibration = prepared.proto, prepared.interface, prepared.calibration
+        names = [site.tensor for site in sites]
+        names += [other.tensor for other in (*prepared.report.uncovered, *unreached)]
+        paired = written.paired
+        odd = None
+        if paired is not None:
+            original = written.answers["original"].classes
+            # Answers are put together from a probe, whose p-values are of no null.
+            fitting = p_values(paired.null, paired.answers.score)
+            odd = most_unusual(calibration, original, paired.answers, fitting)
+        return Material(
+            inputs=inputs_of(calibration, interface),
+            flow=flow_between(proto.graph, interface.input, interface.logits, names),
+            sites={
+                site.tensor: SiteDetail(
+                    bounds=learned.bounds[site.tensor].reshape(-1),
+                    highest=written.clean_max[site.tensor].reshape(-1),
+                    touched=written.above[site.tensor].shares.numpy(),
+                )
+                for site in sites
+            },
+            null=None if paired is None else paired.null,
+            odd=odd,
         )
 
     def _check_cascade(self, prepared: Prepared) -> None:

@@ -14,6 +14,8 @@ from mmbm_onnx.errors import OutputError
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.graph.files import contents, digest
 from mmbm_onnx.graph.write import Content, write_files
+from mmbm_onnx.report.html.harden import harden_page
+from mmbm_onnx.report.html.material import Material, RecoveredTrigger
 from mmbm_onnx.report.json_report import to_json, with_files
 from mmbm_onnx.types import Bounds
 
@@ -31,6 +33,8 @@ class HardenResult:
         gates: What had to hold.
         warnings: One line each.
         checkpoint: Where the state of learning was kept, removed by ``save``; or None.
+        material: What a page draws besides the report's figures.
+        triggers: Triggers that a scan recovered, for the page.
     """
 
     hardened: onnx.ModelProto
@@ -40,6 +44,8 @@ class HardenResult:
     gates: tuple[Gate, ...]
     warnings: tuple[str, ...]
     checkpoint: Path | None = None
+    material: Material | None = None
+    triggers: tuple[RecoveredTrigger, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -52,9 +58,10 @@ class HardenResult:
         *,
         detector_output: str | Path | None = None,
         report: str | Path | None = None,
+        html: str | Path | None = None,
         force: bool = False,
     ) -> dict[str, Any]:
-        """Write the graphs and the report: all of them, or none.
+        """Write the graphs, the report and the page: all of them, or none.
 
         Weights that stayed in their files go into ``<graph>.data``, one file beside each graph.
 
@@ -62,6 +69,7 @@ class HardenResult:
             output: Where the hardened graph goes.
             detector_output: Where the detector graph goes, or None to leave it out.
             report: Where the JSON report goes, or None to leave it out.
+            html: Where the report as a page goes, or None to leave it out.
             force: Whether existing files may be overwritten.
 
         Returns:
@@ -83,6 +91,8 @@ class HardenResult:
         ]
         if report is not None:
             entries.append((Path(report), to_json(full)))
+        if html is not None:
+            entries.append((Path(html), harden_page(full, self.material, self.triggers)))
         files = dict(entries)
         if len(files) < len(entries):
             raise OutputError(f"{output}: two outputs would be written to the same file")

@@ -15,7 +15,7 @@ from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.graph.provenance import stamp
 from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.settings import Score
-from mmbm_onnx.learning.statistics import activation_statistics, share_above
+from mmbm_onnx.learning.statistics import Above, above_bounds, activation_statistics
 from mmbm_onnx.pipeline.bounding import Bounded, Bounding
 from mmbm_onnx.pipeline.examination import BATCH
 from mmbm_onnx.pipeline.pairing import Paired, Pairing
@@ -36,16 +36,17 @@ class Written:
         hardened: The hardened graph.
         paired: The detector graph and what belongs to it, or None.
         answers: Role, original or hardened, to answers in ONNX Runtime.
-        clean_max: Largest activation of each site on the calibration part; 0 if none gets there.
-        share_above: Share of each site's activations above their bound there.
+        clean_max: Largest activation of each site on the calibration part, channel by channel
+            where these are known, float32 ``(channels,)`` or ``()``; 0 if none gets there.
+        above: How many of each site's activations lie above their bound there.
         bounded: How the hardened graph's bounds were written.
     """
 
     hardened: onnx.ModelProto
     paired: Paired | None
     answers: Mapping[str, Predictions]
-    clean_max: Mapping[str, float]
-    share_above: Mapping[str, float]
+    clean_max: Mapping[str, npt.NDArray[np.float32]]
+    above: Mapping[str, Above]
     bounded: Bounded
 
 
@@ -148,16 +149,19 @@ def write_graphs(
             shadowing,
         )
         paired = pairing.pair(answers["original"], answers["hardened"], false_positive_rate, score)
-    found = activation_statistics(classifier, x, sites, "tensor", run.batch_size)
+    found = activation_statistics(classifier, x, sites, "channel", run.batch_size)
+    nowhere = np.zeros((), np.float32)
     return Written(
         hardened=hardened,
         paired=paired,
         answers=answers,
         clean_max={
-            site.tensor: float(found[site.tensor].maximum) if site.tensor in found else 0.0
+            site.tensor: found[site.tensor].maximum.cpu().numpy()
+            if site.tensor in found
+            else nowhere
             for site in sites
         },
-        share_above=share_above(classifier, x, sites, tensors, run.batch_size),
+        above=above_bounds(classifier, x, sites, tensors, run.batch_size),
         bounded=bounded,
     )
 

@@ -33,8 +33,13 @@ def gates_table(gates: Sequence[Gate | Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def harden_summary(report: Mapping[str, Any], *, report_path: Path | None = None) -> str:
-    """A harden report (the dict) for people, with where it was written itself."""
+def harden_summary(
+    report: Mapping[str, Any],
+    *,
+    report_path: Path | None = None,
+    html_path: Path | None = None,
+) -> str:
+    """A harden report (the dict) for people, with where it was written itself, and its page."""
     model, clean, method = report["model"], report["clean_set"], report["method"]
     execution = report["execution"]
     seconds = sum(report["seconds"].values())
@@ -73,13 +78,15 @@ def harden_summary(report: Mapping[str, Any], *, report_path: Path | None = None
     written += [("weights", entry["data"]) for entry in report["files"] if entry["data"]]
     if report_path is not None:
         written.append(("report", str(report_path)))
+    if html_path is not None:
+        written.append(("page", str(html_path)))
     if written:
         parts.append("written\n" + _indented(pairs(written)))
     return "\n\n".join(parts)
 
 
-def verify_summary(result: VerifyResult) -> str:
-    """A verification for people."""
+def verify_summary(result: VerifyResult, *, html_path: Path | None = None) -> str:
+    """A verification for people, with where its page was written."""
     measured = result.measurements
     figures = {"original": measured.original}
     if measured.hardened is not None:
@@ -106,6 +113,8 @@ def verify_summary(result: VerifyResult) -> str:
         ]
     )
     parts = [head, _figures_table(figures, columns), gates_table(result.gates)]
+    if html_path is not None:
+        parts.append("written\n" + _indented(pairs([("page", str(html_path))])))
     verdict = "all gates hold" if result.passed else "a gate failed"
     return "\n\n".join([*parts, f"{'PASS' if result.passed else 'FAIL'}: {verdict}"])
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from quadrants import TARGET, draw, planted_images
 
-from mmbm_onnx import Samples, harden, inspect, verify
+from mmbm_onnx import HardenResult, Samples, harden, inspect, verify
 from mmbm_onnx.api.sources import export_module
 from mmbm_onnx.errors import (
     DataError,
@@ -32,6 +32,7 @@ from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.learning import settings
 from mmbm_onnx.learning.settings import settings_for
 from mmbm_onnx.pipeline import hardening, pairing
+from mmbm_onnx.report.html.harden import harden_page
 
 QUICK = {"epochs": 25, "batch_size": 60, "threads": 1}
 
@@ -123,20 +124,20 @@ def test_report_says_what_was_measured(case, result) -> None:
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(case, result) -> None:
-    def both(seed: int) -> tuple[bytes, bytes]:
-        made = harden(case.model, case.folder, seed=seed, **QUICK)
+    def all_of(made: HardenResult) -> tuple[bytes, bytes, bytes]:
         assert made.detector is not None
+        # Times are the machine's.
+        report = {**made.report, "latency": [], "seconds": {}}
         return (
             made.hardened.SerializeToString(deterministic=True),
             made.detector.SerializeToString(deterministic=True),
+            harden_page(report, made.material),
         )
 
-    first = (
-        result.hardened.SerializeToString(deterministic=True),
-        result.detector.SerializeToString(deterministic=True),
-    )
-    assert both(0) == first
-    assert both(1)[0] != first[0]
+    first = all_of(result)
+    assert all_of(harden(case.model, case.folder, seed=0, **QUICK)) == first
+    other = all_of(harden(case.model, case.folder, seed=1, **QUICK))
+    assert other[0] != first[0] and other[2] != first[2]
 
 
 def test_verify_passes_what_harden_made(case, result, tmp_path: Path) -> None:
@@ -314,6 +315,48 @@ def test_save_overwrites_only_when_forced(result, tmp_path: Path) -> None:
         result.save(tmp_path / "h.onnx", report=tmp_path / "h.onnx")
     result.save(tmp_path / "h.onnx", detector_output=tmp_path / "d.onnx", force=True)
     assert (tmp_path / "d.onnx").read_bytes() != b"mine"
+
+
+def test_the_page_is_of_this_job_and_written_with_the_rest_or_not_at_all(
+    case, result, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    report = result.save(tmp_path / "h.onnx", html=page)
+    text = page.read_text().replace("\N{NO-BREAK SPACE}", " ")
+    figures = report["figures"]
+    for words in (
+        "Hardened, and all gates hold",
+        f"{100 * figures['hardened']['accuracy']:.2f} %",
+        f"{100 * report['sites'][0]['share_above']:.2f} %",
+        f"threshold {report['detector']['threshold_score']:.4g}",
+        report["files"][0]["sha256"],
+        "data:image/png;base64,",
+    ):
+        assert words in text, words
+    with pytest.raises(OutputError, match="exists"):
+        result.save(tmp_path / "h2.onnx", html=page)
+    with pytest.raises(OutputError, match="same file"):
+        result.save(tmp_path / "h2.onnx", report=tmp_path / "r", html=tmp_path / "r")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["h.onnx", "page.html"]
+    result.save(tmp_path / "h.onnx", html=page, force=True)
+    assert page.read_text().replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_what_the_page_draws_is_what_was_measured(case, result) -> None:
+    material = result.material
+    assert material.flow.tensors == ("image", "active", "logits")
+    assert material.flow.edges == ((0, 1), (1, 2))
+    (site,) = result.report["sites"]
+    detail = material.sites["active"]
+    np.testing.assert_array_equal(detail.bounds, result.bounds["active"])
+    assert detail.highest.max() == np.float32(site["clean_max"])
+    assert detail.touched.mean() == pytest.approx(site["share_above"])
+    assert material.null.threshold == result.report["detector"]["threshold_score"]
+    # The detector itself, which was fitted to these samples, finds them unusual too.
+    odd = material.odd
+    assert (np.diff(odd.p_value) >= 0).all()
+    answers = run(result.detector, odd.x)
+    assert np.median(answers[2]) < 0.2 and np.median(odd.p_value) < 0.1
 
 
 def test_hardening_twice_is_refused(case, result) -> None:

@@ -34,11 +34,12 @@ class FakeResult:
         *,
         detector_output: Path | None = None,
         report: Path | None = None,
+        html: Path | None = None,
         force: bool = False,
     ) -> dict[str, Any]:
         self.saved.update(output=output, detector_output=detector_output, report=report,
-                          force=force)  # fmt: skip
-        for path in (output, detector_output, report):
+                          html=html, force=force)  # fmt: skip
+        for path in (output, detector_output, report, html):
             if path is not None:
                 path.write_text("written")
         return {**self.report, "files": [{"role": "hardened", "path": str(output), "data": None}]}
@@ -123,6 +124,7 @@ def test_defaults_go_beside_the_model(run, files, api) -> None:
         "output": files / "original.hardened.onnx",
         "detector_output": files / "original.detector.onnx",
         "report": files / "original.report.json",
+        "html": None,
         "force": False,
     }
 
@@ -179,6 +181,27 @@ def test_every_option_reaches_the_api(run, files, api) -> None:
     assert api.result.saved["output"] == files / "a"
     assert api.result.saved["report"] == files / "b"
     assert api.result.saved["detector_output"] is None
+
+
+def test_a_page_goes_where_it_is_asked_for(run, files, api) -> None:
+    result = run(*args(files, "--html", files / "page.html"))
+    assert result.exit_code == 0, result.output
+    assert api.result.saved["html"] == files / "page.html"
+    assert f"page      {files / 'page.html'}" in result.stdout
+
+
+def test_a_page_overwrites_nothing_without_force_and_no_input_with_it(run, files, api) -> None:
+    page = files / "page.html"
+    page.write_text("mine")
+    refused = run(*args(files, "--html", page))
+    assert (refused.exit_code, api.args) == (2, ())
+    assert "exists already; use --force" in refused.stderr
+    refused = run(*args(files, "--force", "--html", files / "original.onnx"))
+    assert (refused.exit_code, api.args) == (2, ())
+    assert "would overwrite an input" in refused.stderr
+    refused = run(*args(files, "--html", files / "same", "-o", files / "same"))
+    assert refused.exit_code == 2
+    assert page.read_text() == "mine"
 
 
 def test_a_directory_gives_its_name_to_files_beside_it(run, files, api) -> None:

@@ -97,7 +97,7 @@ def test_exit_statuses_are_documented(run, command: list[str]) -> None:
 def test_harden_has_every_option(run) -> None:
     text = run("harden", "--help").stdout
     options = """
-        --clean-dir --output --detector-output --no-detector --report --method --granularity
+        --clean-dir --output --detector-output --no-detector --report --html --method --granularity
         --fold --cascade --shadow
         --false-positive-rate --max-accuracy-drop --min-accuracy --preprocess --mean --std --scale
         --resize --crop --resample --channel-order --layout --input --logits --device --provider

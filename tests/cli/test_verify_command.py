@@ -59,6 +59,38 @@ def test_quiet_leaves_the_status_alone(run, files) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
 
 
+def test_a_page_is_written_and_nothing_overwritten(run, files) -> None:
+    page = files / "page.html"
+    more = ("--detector", files / "detector.onnx", "--triggered", files / "triggered.npz")
+    result = verify(run, files, *more, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert f"page  {page}" in result.stdout
+    first = page.read_bytes()
+    assert b"<h1>" in first
+    refused = verify(run, files, *more, "--html", page)
+    assert refused.exit_code == 2
+    assert "exists already; use --force" in refused.stderr
+    assert verify(run, files, *more, "--html", page, "--force", "-q").exit_code == 0
+    assert page.read_bytes() == first
+    for part in ("original.onnx", "hardened.onnx", "detector.onnx", "triggered.npz", "clean.npz"):
+        refused = verify(run, files, *more, "--html", files / part, "--force")
+        assert refused.exit_code == 2
+        assert "would overwrite an input" in refused.stderr
+    missing = verify(run, files, "--html", files / "nowhere" / "page.html")
+    assert (missing.exit_code, len(missing.stderr.splitlines())) == (2, 1)
+
+
+def test_a_page_of_a_failed_gate_is_written_and_says_so(run, files) -> None:
+    page = files / "page.html"
+    more = ("--triggered", files / "triggered.npz", "--max-attack-success-rate", "0")
+    onnx.save(toy_models.detector(threshold=1000.0).proto, files / "blind.onnx")
+    more = (*more, "--detector", files / "blind.onnx")
+    assert verify(run, files, *more, "--html", page).exit_code == 1
+    text = page.read_text()
+    assert "A gate failed: do not deploy as it is" in text
+    assert "<b>detector attack success rate</b>" in text
+
+
 def test_wrong_labels_stop_with_2(run, files) -> None:
     samples = toy_models.clean()
     wrong = np.random.default_rng(0).permutation(samples.y)

@@ -8,7 +8,7 @@ import torch
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.sites import find_sites
-from mmbm_onnx.learning.statistics import activation_statistics, reached_sites, share_above
+from mmbm_onnx.learning.statistics import above_bounds, activation_statistics, reached_sites
 
 
 @pytest.fixture
@@ -53,15 +53,16 @@ def test_statistics_per_tensor_are_scalars(convolution) -> None:
     np.testing.assert_allclose(found["r"].maximum, active.max(), rtol=1e-6)
 
 
-def test_share_above_counts_what_the_bound_cuts(convolution) -> None:
+def test_what_lies_above_bounds_is_counted_under_each(convolution) -> None:
     classifier, sites = convolution
     x = torch.tensor([[[[1.0, 2.0], [3.0, -4.0]]]])
     # Channel 0: 1, 2, 3, 0; channel 1: 0, 0, 0, 8.
-    bounds = {"r": torch.tensor([1.5, 10.0])}
-    assert share_above(classifier, x, sites, bounds, 8)["r"] == pytest.approx(2 / 8)
-    assert share_above(classifier, x, sites, {"r": torch.tensor(2.5)}, 8)["r"] == pytest.approx(
-        2 / 8
-    )
+    found = above_bounds(classifier, x, sites, {"r": torch.tensor([1.5, 10.0])}, 8)["r"]
+    assert found.share == pytest.approx(2 / 8)
+    assert found.shares.tolist() == [0.5, 0.0]
+    found = above_bounds(classifier, x, sites, {"r": torch.tensor(2.5)}, 8)["r"]
+    assert found.share == pytest.approx(2 / 8)
+    assert found.shares.tolist() == [0.25]
 
 
 @pytest.fixture
@@ -107,5 +108,10 @@ def test_statistics_in_branches_are_of_the_batches_that_get_there(branching) -> 
     assert means == pytest.approx({"always": 0.5, "a": 0.75, "b": 0.25})
     assert set(activation_statistics(classifier, x[:2], sites, "tensor", 2)) == {"always", "b"}
     bounds = {name: torch.tensor(0.5) for name in means}
-    assert share_above(classifier, x, sites, bounds, 2) == {"always": 0.5, "a": 1.0, "b": 0.0}
-    assert share_above(classifier, x[:2], sites, bounds, 2)["a"] == 0.0
+
+    def shares(x: torch.Tensor) -> dict[str, float]:
+        found = above_bounds(classifier, x, sites, bounds, 2)
+        return {name: above.share for name, above in found.items()}
+
+    assert shares(x) == {"always": 0.5, "a": 1.0, "b": 0.0}
+    assert shares(x[:2])["a"] == 0.0
