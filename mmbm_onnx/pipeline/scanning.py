@@ -110,6 +110,7 @@ class Scanning:
                     found.target,
                     _name(names, found.target),
                     found.test,
+                    found.norm,
                     found.score,
                     found.threshold,
                 )
@@ -214,19 +215,31 @@ def _classes(
     judgement: Judgement,
     names: tuple[str, ...],
 ) -> list[ScannedClass]:
-    scores = {test.name: test.scores for test in judgement.tests}
+    scores = next((test.scores for test in judgement.tests if test.name == "patterns"), None)
     patterns: dict[int, dict[str, ScannedPattern | None]] = {
-        index: dict.fromkeys(one.norm for one in recovered) for index in range(len(margins))
+        index: dict.fromkeys(judgement.leads) for index in range(len(margins))
     }
     for one in recovered:
-        score = float(scores[one.norm][one.target])
         patterns[one.target][one.norm] = ScannedPattern(
-            one.size, one.flipped_share, score if np.isfinite(score) else None
+            one.size,
+            one.single_size,
+            one.flipped_share,
+            _known(judgement.leads[one.norm][one.target]),
         )
     return [
-        ScannedClass(index, _name(names, index), float(margin), patterns[index])
+        ScannedClass(
+            index,
+            _name(names, index),
+            None if scores is None else _known(scores[index]),
+            float(margin),
+            patterns[index],
+        )
         for index, margin in enumerate(margins)
     ]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _name(names: tuple[str, ...], index: int) -> str | None:
