@@ -10,7 +10,8 @@ import click
 
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
-    INPUT,
+    MODEL,
+    SAMPLES,
     Counts,
     format_option,
     logging_options,
@@ -24,8 +25,8 @@ from .output import emit
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Measure what graphs cost beside the original.")
-@click.argument("original", type=INPUT)
-@click.argument("others", type=INPUT, nargs=-1, required=True, metavar="OTHER...")
+@click.argument("original", type=MODEL)
+@click.argument("others", type=MODEL, nargs=-1, required=True, metavar="OTHER...")
 @click.option(
     "--batch",
     "batch_sizes",
@@ -55,7 +56,7 @@ from .output import emit
 )
 @click.option(
     "--samples",
-    type=INPUT,
+    type=SAMPLES,
     metavar="PATH",
     help="What to feed: a directory of images or an .npz, as for --clean-dir of harden.  "
     "[default: numbers from 0 to 1]",
