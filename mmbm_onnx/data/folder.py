@@ -148,8 +148,8 @@ def _images_in(folder: Path) -> list[Path]:
     for path in paths:
         if path.is_dir():
             raise DataError(
-                f"{path}: a folder inside a class folder; expected images only, move it away or its "
-                "images up"
+                f"{path}: a folder inside a class folder; expected images only, move its images up "
+                "or it away"
             )
         if not is_image_name(path):
             raise DataError(f"{path}: not an image ({_endings()}); {no_image(path)}")
