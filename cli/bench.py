@@ -22,6 +22,7 @@ from .options import (
     take_preprocessing,
 )
 from .output import emit
+from .progress import ProgressBar
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Measure what graphs cost beside the original.")
@@ -87,9 +88,15 @@ def bench(
     from mmbm_onnx.report.tables import bench_summary
 
     preprocessing = take_preprocessing(options)
-    result = mmbm_onnx.bench(
-        original, *others, memory=not no_memory, preprocessing=preprocessing, **options
-    )
+    with ProgressBar(quiet=quiet) as progress:
+        result = mmbm_onnx.bench(
+            original,
+            *others,
+            memory=not no_memory,
+            preprocessing=preprocessing,
+            progress=progress,
+            **options,
+        )
     if style == "json":
         emit(json.dumps(result.to_dict(), indent=2, allow_nan=False))
     elif not quiet:

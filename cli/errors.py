@@ -93,6 +93,8 @@ class Group(click.Group):
             )
         except Exception as error:
             status = report(error, debug=settings.debug, given=given)
+        finally:
+            set_log_format("text")  # for whoever calls us next in this process
         sys.exit(status if isinstance(status, int) else OK)
 
 

@@ -64,6 +64,7 @@ class ProgressBar:
     def _draw(self, event: Progress) -> None:
         if event.phase != self._phase or self._bar is None:
             self._open(event)
+        self._bar.total = event.total
         self._bar.set_postfix_str(_figures(event), refresh=False)
         self._bar.update(event.step - self._bar.n)
         if event.step >= event.total:
