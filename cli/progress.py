@@ -82,7 +82,7 @@ class ProgressBar:
             leave=False,
             dynamic_ncols=True,
             colour="green" if wants_colour(sys.stderr) else None,
-            bar_format="{desc:<10}{bar:20} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            bar_format="{desc:<8} {bar:16} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )
         set_line(self._bar)
 
@@ -105,4 +105,8 @@ def _figures(event: Progress) -> str:
     epoch, epochs = values.pop("epoch", None), values.pop("epochs", None)
     shown = {name: values[name] for name in ("accuracy", "loss") if name in values} or values
     parts = [f"epoch {epoch:.0f}/{epochs:.0f}"] if epoch is not None and epochs is not None else []
-    return ", ".join([*parts, *(f"{name}={value:.4g}" for name, value in shown.items())])
+    texts = [
+        f"{name} {value:.1%}" if name == "accuracy" else f"{name} {value:.3g}"
+        for name, value in shown.items()
+    ]
+    return ", ".join([*parts, *texts])

@@ -42,7 +42,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, quiet: bool =
 def test_a_terminal_shows_phase_steps_and_figures(monkeypatch) -> None:
     text = drawn(monkeypatch, Terminal())
     assert "learn" in text and "evaluate" in text
-    assert re.search(r"2/2 \[\d\d:\d\d<\d\d:\d\d, epoch 3/25, accuracy=0\.5, loss=0\.25\]", text)
+    assert re.search(r"2/2 \[\d\d:\d\d<\d\d:\d\d, epoch 3/25, accuracy 50\.0%, loss 0\.25\]", text)
     assert text.rsplit("\r", 1)[-1].strip() == ""
 
 
