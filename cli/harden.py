@@ -10,7 +10,7 @@ import click
 
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
-    INPUT,
+    MODEL,
     OUTPUT,
     Fraction,
     clean_option,
@@ -27,7 +27,7 @@ from .progress import ProgressBar
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Write a hardened graph, a detector and a report.")
-@click.argument("model", type=INPUT)
+@click.argument("model", type=MODEL)
 @clean_option
 @click.option(
     "-o", "--output", type=OUTPUT, help="Hardened graph.  [default: MODEL stem.hardened.onnx]"

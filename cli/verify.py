@@ -10,8 +10,9 @@ import click
 
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
-    INPUT,
+    MODEL,
     OUTPUT,
+    SAMPLES,
     Fraction,
     clean_option,
     format_option,
@@ -25,13 +26,13 @@ from .output import emit, warn
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Judge a hardened graph, and a detector, by gates.")
-@click.argument("original", type=INPUT)
-@click.argument("hardened", type=INPUT)
+@click.argument("original", type=MODEL)
+@click.argument("hardened", type=MODEL)
 @clean_option
-@click.option("--detector", type=INPUT, metavar="PATH", help="Detector graph to judge as well.")
+@click.option("--detector", type=MODEL, metavar="PATH", help="Detector graph to judge as well.")
 @click.option(
     "--triggered",
-    type=INPUT,
+    type=SAMPLES,
     metavar="PATH",
     help="Triggered samples: an .npz with x, y (true labels) and target.",
 )
