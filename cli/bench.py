@@ -10,7 +10,8 @@ import click
 
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
-    INPUT,
+    MODEL,
+    SAMPLES,
     Counts,
     format_option,
     logging_options,
@@ -21,11 +22,12 @@ from .options import (
     take_preprocessing,
 )
 from .output import emit
+from .progress import ProgressBar
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Measure what graphs cost beside the original.")
-@click.argument("original", type=INPUT)
-@click.argument("others", type=INPUT, nargs=-1, required=True, metavar="OTHER...")
+@click.argument("original", type=MODEL)
+@click.argument("others", type=MODEL, nargs=-1, required=True, metavar="OTHER...")
 @click.option(
     "--batch",
     "batch_sizes",
@@ -55,7 +57,7 @@ from .output import emit
 )
 @click.option(
     "--samples",
-    type=INPUT,
+    type=SAMPLES,
     metavar="PATH",
     help="What to feed: a directory of images or an .npz, as for --clean-dir of harden.  "
     "[default: numbers from 0 to 1]",
@@ -86,9 +88,15 @@ def bench(
     from mmbm_onnx.report.tables import bench_summary
 
     preprocessing = take_preprocessing(options)
-    result = mmbm_onnx.bench(
-        original, *others, memory=not no_memory, preprocessing=preprocessing, **options
-    )
+    with ProgressBar(quiet=quiet) as progress:
+        result = mmbm_onnx.bench(
+            original,
+            *others,
+            memory=not no_memory,
+            preprocessing=preprocessing,
+            progress=progress,
+            **options,
+        )
     if style == "json":
         emit(json.dumps(result.to_dict(), indent=2, allow_nan=False))
     elif not quiet:

@@ -9,9 +9,11 @@ from typing import Any, NoReturn
 
 import click
 
-from mmbm_onnx.errors import MmbmError
+from mmbm_onnx.errors import MmbmError, did_you_mean
 
-from .output import NAME, say
+from .config import origin
+from .guides import guide
+from .output import NAME, explain, logs_json, say, set_log_format
 
 OK = 0
 GATE_FAILED = 1
@@ -42,6 +44,36 @@ class Group(click.Group):
         except KeyboardInterrupt:
             raise InterruptionError from None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments name; one that there is not is told with the closest."""
+        name = args[0]
+        known = self.get_command(ctx, name) is not None
+        if not (known or name.startswith("-") or ctx.resilient_parsing):
+            commands = self.list_commands(ctx)
+            hint = did_you_mean(name, commands) or f"; there are: {', '.join(commands)}"
+            ctx.fail(f"No such command {name!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            owners = [
+                name
+                for name, command in self.commands.items()
+                if any(error.option_name in param.opts for param in command.params)
+            ]
+            if not owners:
+                raise
+            raise click.UsageError(
+                f"{error.option_name} stands behind the command: "
+                f"{NAME} {owners[0]} {error.option_name} ...",
+                ctx,
+            ) from None
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -53,12 +85,16 @@ class Group(click.Group):
         """Parse, run, exit; always by ``SystemExit``."""
         status: Any
         settings = Settings()
+        given = list(sys.argv[1:] if args is None else args)
+        set_log_format(_log_format(given))
         try:
             status = super().main(
                 args, prog_name or NAME, complete_var, standalone_mode=False, obj=settings, **extra
             )
         except Exception as error:
-            status = report(error, debug=settings.debug)
+            status = report(error, debug=settings.debug, given=given)
+        finally:
+            set_log_format("text")  # for whoever calls us next in this process
         sys.exit(status if isinstance(status, int) else OK)
 
 
@@ -69,30 +105,69 @@ class Settings:
     quiet = False
 
 
-def report(error: Exception, *, debug: bool) -> int:
+def report(error: Exception, *, debug: bool, given: Sequence[str] = ()) -> int:
     """Tell of an error in one line on stderr.
+
+    Args:
+        error: What ended the command.
+        debug: Whether to show the traceback.
+        given: The arguments that it was called with.
 
     Returns:
         The exit status.
     """
     if isinstance(error, (InterruptionError, click.Abort)):
-        say("interrupted")
+        say("interrupted", "error" if logs_json() else "info", exit_status=INTERRUPTED)
         return INTERRUPTED
-    if debug:
+    fields: dict[str, Any] = {"error": type(error).__name__}
+    if debug and logs_json():
+        fields["traceback"] = "".join(traceback.format_exception(error))
+    elif debug:
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, click.UsageError):
-        path = error.ctx.command_path if error.ctx is not None else NAME
-        say(f"error: {error.format_message()} (see `{path} --help`)")
-        return FAILED
     if isinstance(error, click.ClickException):
-        say(f"error: {error.format_message()}")
+        lines = _of_click(error, given)
+        explain(lines, "error", exit_status=FAILED, **fields)
         return FAILED
     if isinstance(error, MmbmError):
-        say(f"error: {error}")
+        say(str(error), "error", exit_status=error.exit_status, **fields)
         return error.exit_status
     if isinstance(error, MemoryError):
-        say("error: out of memory; use fewer samples or a smaller batch")
+        text = "out of memory; use fewer samples or a smaller batch"
+        say(text, "error", exit_status=FAILED, **fields)
         return FAILED
     hint = "" if debug else " (run with --debug for the traceback)"
-    say(f"internal error: {type(error).__name__}: {error}{hint}")
+    text = f"internal error: {type(error).__name__}: {error}{hint}"
+    say(text, "error" if logs_json() else "info", exit_status=FAILED, **fields)
     return FAILED
+
+
+def _of_click(error: click.ClickException, given: Sequence[str]) -> list[str]:
+    """The lines that tell of wrong usage: one, unless a command was called with nothing at all."""
+    if isinstance(error, click.BadParameter) and (where := origin(error.ctx, error.param)):
+        return [" ".join(f"{where}: {error.message}".split())]
+    text = " ".join(error.format_message().split())
+    if not isinstance(error, click.UsageError):
+        return [text]
+    ctx = error.ctx
+    if isinstance(error, click.MissingParameter) and ctx is not None:
+        if list(given) == [ctx.info_name]:
+            return guide(ctx)
+        if isinstance(error.param, click.Option) and error.param.help:
+            text = f"{text} {' '.join(error.param.help.split())}"
+    path = ctx.command_path if ctx is not None else NAME
+    if ctx is not None and isinstance(ctx.command, click.Group) and text == "Missing command.":
+        text = f"Missing command: {', '.join(ctx.command.list_commands(ctx))}"
+    return [f"{text} (see `{path} --help`)"]
+
+
+def _log_format(args: Sequence[str]) -> str:
+    """What ``--log-format`` asks for, known before anything can be wrong with other arguments."""
+    found = "text"
+    for arg, following in zip(args, [*args[1:], ""], strict=False):
+        if arg == "--":
+            break
+        if arg == "--log-format":
+            found = following
+        elif arg.startswith("--log-format="):
+            found = arg.partition("=")[2]
+    return found

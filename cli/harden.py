@@ -10,7 +10,7 @@ import click
 
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
-    INPUT,
+    MODEL,
     OUTPUT,
     Fraction,
     clean_option,
@@ -24,10 +24,11 @@ from .options import (
 )
 from .output import emit, warn
 from .progress import ProgressBar
+from .targets import check_outputs
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Write a hardened graph, a detector and a report.")
-@click.argument("model", type=INPUT)
+@click.argument("model", type=MODEL)
 @clean_option(required=True)
 @click.option(
     "-o", "--output", type=OUTPUT, help="Hardened graph.  [default: MODEL stem.hardened.onnx]"
@@ -275,28 +276,16 @@ def _is_large(model: Path) -> bool:
 def _check(
     outputs: dict[str, Path], model: Path, clean: Path, preprocess: Path | None, force: bool
 ) -> None:
-    from mmbm_onnx.graph.write import check_data_name, check_targets, data_path
-
     targets = list(outputs.values())
-    inputs = [path for path in (model, clean, preprocess) if path is not None]
-    if model.is_dir():
-        inputs += list(model.iterdir())
-    check_targets(targets, inputs=inputs, force=force)
-    if _is_large(model):
-        graphs = [path for name, path in outputs.items() if name.endswith("output")]
-        for path in graphs:
-            check_data_name(path)
-        targets += map(data_path, graphs)
-        check_targets(targets, inputs=inputs, force=force)
-    existing = [target for target in targets if target.exists()]
-    if not existing:
+    others = [path for path in (clean, preprocess) if path is not None]
+    check_outputs(targets, models=[model], others=others, force=force)
+    if not _is_large(model):
         return
 
-    # With --force, what is to be overwritten must not be a part of the model or the clean set.
-    from mmbm_onnx.data.samples import is_sample_file
-    from mmbm_onnx.graph.read import model_files
+    from mmbm_onnx.graph.write import check_data_name, data_path
 
-    home = clean.resolve()
-    inside = [path for path in existing if path.resolve().is_relative_to(home)]
-    parts = [path for path in inside if is_sample_file(path)]
-    check_targets(existing, inputs=[*parts, *model_files(model)], force=force)
+    graphs = [path for name, path in outputs.items() if name.endswith("output")]
+    for path in graphs:
+        check_data_name(path)
+    targets += map(data_path, graphs)
+    check_outputs(targets, models=[model], others=others, force=force)

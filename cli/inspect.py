@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 
 from .errors import EXIT_STATUS, OK
-from .options import INPUT, format_option, logging_options, model_options
+from .options import MODEL, format_option, logging_options, model_options
 from .output import emit
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Show what of a model takes bounds, and what not.")
-@click.argument("model", type=INPUT)
+@click.argument("model", type=MODEL)
 @model_options
 @format_option
 @logging_options

@@ -10,14 +10,22 @@ written in one piece with signals held back (``graph.write``).
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from types import FrameType
 
-from .output import NAME
+from .output import NAME, logs_json, record
 
-_WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated"}
+# Those that the system has: Windows knows no SIGHUP, and nobody else SIGBREAK.
+_WORDS = {
+    "SIGINT": "interrupted",
+    "SIGTERM": "terminated",
+    "SIGHUP": "terminated",
+    "SIGBREAK": "terminated",
+}
 
 
 def exit_on_signals() -> None:
@@ -41,8 +49,17 @@ def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) 
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    line = f"{NAME}: {_WORDS[signal.Signals(number).name]}\n"
-    # A progress bar stands on the terminal's last line.
-    text = f"\r\x1b[K{line}" if os.isatty(2) else line
-    os.write(2, text.encode())
+    with contextlib.suppress(OSError):  # nobody there to be told
+        os.write(2, _last_words(_WORDS[signal.Signals(number).name], 128 + number).encode())
     os._exit(128 + number)
+
+
+def _last_words(word: str, status: int) -> str:
+    if logs_json():
+        return record(word, "error", exit_status=status) + "\n"
+    line = f"{NAME}: {word}\n"
+    if not os.isatty(2):
+        return line
+    # A progress bar stands on the terminal's last line; not every console knows ANSI.
+    blank = " " * (shutil.get_terminal_size().columns - 1) if os.name == "nt" else "\x1b[K"
+    return f"\r{blank}\r{line}"

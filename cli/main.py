@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from mmbm_onnx import __version__
-
 from .bench import bench
+from .completion import completion
 from .errors import EXIT_STATUS, Group
 from .harden import harden
 from .inspect import inspect
 from .output import NAME
 from .scan import scan
 from .verify import verify
+from .versions import version_option
 
 
 @click.group(
@@ -22,7 +22,7 @@ from .verify import verify
     epilog=EXIT_STATUS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name=NAME)
+@version_option
 def main() -> None:
     """Harden backdoored ONNX classifiers with learned activation bounds.
 
@@ -35,3 +35,4 @@ main.add_command(verify)
 main.add_command(scan)
 main.add_command(inspect)
 main.add_command(bench)
+main.add_command(completion)

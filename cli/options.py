@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mmbm_onnx.errors import did_you_mean
+
+from .completion import suffixes
+from .config import config_option
 from .errors import Settings
-from .output import NAME, warn
+from .output import Level, logs_json, say, set_log_format, warn
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from mmbm_onnx.data import Preprocessing
 
     Type = click.ParamType[Any]
@@ -26,8 +32,40 @@ else:
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
-INPUT = click.Path(exists=True, path_type=Path)
-OUTPUT = click.Path(readable=False, path_type=Path)  # what is replaced need not be read
+
+class Place(click.Path):
+    """A path; shells complete it to directories and to files that end in one of the suffixes.
+
+    Args:
+        suffixes: Such as ``".onnx"``; none of them is every file.
+        options: Those of ``click.Path``.
+    """
+
+    def __init__(self, *endings: str, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+        self.endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check it; where it does not exist, say which file beside it may be meant."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            hint = "" if os.path.lexists(value) else _beside(Path(value))
+            if not hint:
+                raise
+            self.fail(f"{error.message.rstrip('.')}{hint}", param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """What tells the shell to complete it itself."""
+        return suffixes(self.endings, incomplete)
+
+
+MODEL = Place(".onnx", exists=True)
+SAMPLES = Place(".npz", exists=True)
+SETTINGS = Place(".json", exists=True)
+OUTPUT = Place(readable=False)  # what is replaced need not be read
 # Options that are named as the fields of ``Preprocessing`` they set.
 _PREPROCESSING_FIELDS = (
     "scale",
@@ -45,6 +83,7 @@ class Fraction(Type):
     """A number from 0 to 1."""
 
     name = "fraction"
+    toml = (int, float)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse it."""
@@ -124,7 +163,7 @@ def clean_option(*, required: bool) -> Decorator[Any]:
     return click.option(
         "--clean-dir",
         "clean",
-        type=INPUT,
+        type=SAMPLES,
         required=required,
         metavar="PATH",
         help="Clean samples: a directory with one folder of images per class, or an .npz with "
@@ -138,7 +177,7 @@ def preprocessing_options(command: Command) -> Command:
         click.option(
             "--preprocess",
             "preprocess",
-            type=INPUT,
+            type=SETTINGS,
             metavar="FILE",
             help="JSON that says how images become tensors: preprocessor_config.json of Hugging "
             "Face, or the names of the options below.  [default: pixels / 255, for a model of "
@@ -237,8 +276,9 @@ def format_option(command: Command) -> Command:
 
 
 def logging_options(command: Command) -> Command:
-    """How much is told on stderr."""
+    """How much is told on stderr, and a file that options may be in: for every command."""
     options: list[Decorator[Any]] = [
+        config_option(Place(".toml", exists=True, dir_okay=False)),
         click.option(
             "-q",
             "--quiet",
@@ -254,6 +294,16 @@ def logging_options(command: Command) -> Command:
             expose_value=False,
             callback=_set_verbosity,
             help="Log more on stderr; twice for debugging.",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_set_log_format,
+            help="Lines on stderr: for people, or a JSON object in each.",
         ),
         click.option(
             "--debug",
@@ -287,16 +337,37 @@ def take_preprocessing(options: dict[str, Any]) -> Preprocessing | None:
     return dataclasses.replace(base, **given)
 
 
+def _set_log_format(ctx: click.Context, param: click.Parameter, value: str) -> None:
+    if not ctx.resilient_parsing:
+        set_log_format(value)
+
+
 def _set_verbosity(ctx: click.Context, param: click.Parameter, value: int) -> None:
     levels = (logging.ERROR, logging.INFO, logging.DEBUG)
-    logging.basicConfig(
-        level=levels[min(value, 2)],
-        format=f"{NAME}: %(levelname)s: %(name)s: %(message)s",
-        force=True,
-    )
+    logging.basicConfig(level=levels[min(value, 2)], handlers=[_Stderr()], force=True)
     warnings.showwarning = _warning_of(ctx.ensure_object(Settings))
     if value >= 2:
         _set_debug(ctx, param, True)
+
+
+class _Stderr(logging.Handler):
+    """Hands records of ``logging`` to our own stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it."""
+        text = record.getMessage()
+        if logs_json():
+            say(text, _level(record.levelno), logger=record.name)
+        else:
+            say(f"{record.levelname}: {record.name}: {text}")
+
+
+def _level(number: int) -> Level:
+    if number >= logging.ERROR:
+        return "error"
+    if number >= logging.WARNING:
+        return "warning"
+    return "info" if number >= logging.INFO else "debug"
 
 
 def _warning_of(settings: Settings) -> Callable[..., None]:
@@ -333,3 +404,12 @@ def _number(text: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _beside(path: Path) -> str:
+    """Which file or folder in the same place has a name close to that of a path."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, names)

@@ -9,7 +9,7 @@ import click
 
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
-    INPUT,
+    MODEL,
     OUTPUT,
     Numbers,
     clean_option,
@@ -22,10 +22,11 @@ from .options import (
 )
 from .output import emit, warn
 from .progress import ProgressBar
+from .targets import check_outputs
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Look for a backdoor, and its class.")
-@click.argument("model", type=INPUT)
+@click.argument("model", type=MODEL)
 @clean_option(required=False)
 @click.option(
     "--range",
@@ -88,7 +89,12 @@ def scan(
     Exit status 1: suspicious. That nothing is found does not show that there is no backdoor.
     """
     outputs = {"report": report_path, "sarif": sarif_path, "patterns": patterns_path}
-    _check(outputs, model, clean, options["preprocess"], force)
+    check_outputs(
+        [path for path in outputs.values() if path is not None],
+        models=[model],
+        others=[path for path in (clean, options["preprocess"]) if path is not None],
+        force=force,
+    )
     if patterns_path is not None and clean is None:
         raise click.UsageError("--patterns needs --clean-dir: patterns are made with samples")
 
@@ -109,28 +115,3 @@ def scan(
     elif not quiet:
         emit(scan_summary(result.report))
     return GATE_FAILED if result.suspicious else OK
-
-
-def _check(
-    outputs: dict[str, Path | None],
-    model: Path,
-    clean: Path | None,
-    preprocess: Path | None,
-    force: bool,
-) -> None:
-    """Refuse outputs that cannot be written before any work."""
-    from mmbm_onnx.data.samples import is_sample_file
-    from mmbm_onnx.graph.read import model_files
-    from mmbm_onnx.graph.write import check_targets
-
-    targets = [path for path in outputs.values() if path is not None]
-    inputs = [path for path in (model, clean, preprocess) if path is not None]
-    check_targets(targets, inputs=inputs, force=force)
-    existing = [path for path in targets if path.exists()]
-    if existing:
-        parts = model_files(model)
-        if clean is not None:
-            home = clean.resolve()
-            inside = [path for path in existing if path.resolve().is_relative_to(home)]
-            parts = (*parts, *(path for path in inside if is_sample_file(path)))
-        check_targets(existing, inputs=parts, force=force)

@@ -10,8 +10,9 @@ import click
 
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
-    INPUT,
+    MODEL,
     OUTPUT,
+    SAMPLES,
     Fraction,
     clean_option,
     format_option,
@@ -22,16 +23,17 @@ from .options import (
     take_preprocessing,
 )
 from .output import emit, warn
+from .targets import check_outputs
 
 
 @click.command(epilog=EXIT_STATUS, short_help="Judge a hardened graph, and a detector, by gates.")
-@click.argument("original", type=INPUT)
-@click.argument("hardened", type=INPUT)
+@click.argument("original", type=MODEL)
+@click.argument("hardened", type=MODEL)
 @clean_option(required=True)
-@click.option("--detector", type=INPUT, metavar="PATH", help="Detector graph to judge as well.")
+@click.option("--detector", type=MODEL, metavar="PATH", help="Detector graph to judge as well.")
 @click.option(
     "--triggered",
-    type=INPUT,
+    type=SAMPLES,
     metavar="PATH",
     help="Triggered samples: an .npz with x, y (true labels) and target.",
 )
@@ -83,7 +85,12 @@ def verify(
     if html_path is not None:
         graphs = [original, hardened, options["detector"]]
         others = [clean, options["triggered"], options["preprocess"]]
-        _check(html_path, [g for g in graphs if g], [o for o in others if o], force)
+        check_outputs(
+            [html_path],
+            models=[graph for graph in graphs if graph],
+            others=[other for other in others if other],
+            force=force,
+        )
 
     import mmbm_onnx
     from mmbm_onnx.report.tables import verify_summary
@@ -100,21 +107,3 @@ def verify(
     elif not quiet:
         emit(verify_summary(result, html_path=html_path))
     return OK if result.passed else GATE_FAILED
-
-
-def _check(page: Path, graphs: list[Path], others: list[Path], force: bool) -> None:
-    """Refuse a page that cannot be written, or would overwrite an input, before anything is run."""
-    from mmbm_onnx.graph.write import check_targets
-
-    check_targets([page], inputs=[*graphs, *others], force=force)
-    if not page.exists():
-        return
-
-    # With --force, what is to be overwritten must not be a part of a model or of a set.
-    from mmbm_onnx.data.samples import is_sample_file
-    from mmbm_onnx.graph.read import model_files
-
-    inside = any(page.resolve().is_relative_to(path.resolve()) for path in others)
-    parts = [page] if inside and is_sample_file(page) else []
-    parts += [file for graph in graphs for file in model_files(graph)]
-    check_targets([page], inputs=parts, force=force)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from io import TextIOWrapper
 
 
 def run() -> None:
     """Run the command line as this process; ends by ``SystemExit`` or a signal."""
     _open_standard_streams()
+    _escape_what_cannot_be_shown()
     from mmbm_onnx_cli.interrupts import exit_on_signals, ignore_signals
 
     exit_on_signals()  # before the other imports, which take a while
@@ -28,6 +31,14 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Print any path: one in letters that a stream's encoding lacks, such as Windows gives to files
+    and pipes, or in bytes that are no text, must not end a run whose files are written."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class MmbmError(Exception):
     """Base of every error raised on purpose; its text is one line, fit for stderr.
@@ -48,3 +50,30 @@ class NothingToHardenError(MmbmError):
     """The graph has no activation that can take a bound."""
 
     exit_status = 3
+
+
+def closest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name that was probably meant, or None: letters may differ in case.
+
+    Args:
+        name: What was given, and is not known.
+        known: The names there are.
+        cutoff: How much of it must agree, 0 to 1.
+    """
+    import difflib  # only where something went wrong
+
+    by_folded: dict[str, str] = {}
+    for one in known:
+        by_folded.setdefault(one.casefold(), one)
+    found = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=cutoff)
+    return by_folded[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """The end of a message about a name that is not known; empty where nothing comes close.
+
+    Args:
+        name, known, cutoff: As for ``closest``.
+    """
+    found = closest(name, known, cutoff=cutoff)
+    return f"; did you mean {found!r}?" if found is not None else ""

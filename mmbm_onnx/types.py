@@ -221,7 +221,7 @@ class Progress:
             ``"evaluate"``, or a part of one of them.
         step: Steps done so far, from 0 to ``total``.
         total: Steps in this phase.
-        values: Figures of the step (``loss``, ``accuracy``, ...).
+        values: Figures of the step (``epoch``, ``loss``, ``accuracy``, ...).
     """
 
     phase: str

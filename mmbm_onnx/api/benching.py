@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mmbm_onnx.api.arguments import MOST_SEED, positive, texts, whole
@@ -18,6 +18,7 @@ from mmbm_onnx.errors import OptionError
 from mmbm_onnx.evaluation.bench import BenchResult, bench_graphs
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.report.pieces import library_versions
+from mmbm_onnx.types import Progress
 
 
 def bench(
@@ -34,6 +35,7 @@ def bench(
     logits_name: str | None = None,
     provider: str | None = None,
     seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
 ) -> BenchResult:
     """Time graphs in ONNX Runtime, in turns with the original, and measure their memory.
 
@@ -52,6 +54,7 @@ def bench(
         input_name, logits_name: When they cannot be found.
         provider: Execution provider of ONNX Runtime; None is the CPU.
         seed: Which samples are drawn, from 0 to 2**63 - 1.
+        progress: Called after each batch size, and each graph whose memory was measured.
 
     Raises:
         MmbmError: Something cannot be read or run; see its text.
@@ -68,6 +71,8 @@ def bench(
     seed = whole("seed", seed, 0, MOST_SEED)
     texts(input_name=input_name, logits_name=logits_name, provider=provider)
     preprocessing_or_none(preprocessing)
+    if progress is not None and not callable(progress):
+        raise OptionError(f"progress is {progress!r}, expected a function or None")
     models = [load_model(source) for source in (original, *others)]
     interface = find_interface(
         models[0].proto,
@@ -88,6 +93,7 @@ def bench(
         max_ratio=max_ratio,
         memory=memory,
         libraries=library_versions(),
+        progress=progress,
     )
 
 

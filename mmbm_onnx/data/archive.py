@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import zipfile
 from collections import Counter
@@ -23,6 +22,11 @@ from mmbm_onnx.errors import DataError
 from mmbm_onnx.types import IntArray, Interface, Samples
 
 _MEMBERS = ("x", "y", "target")
+# What others call them.
+_OTHER_NAMES = {
+    "x": ("x_test", "x_train", "images", "image", "data", "inputs", "samples", "features", "arr_0"),
+    "y": ("y_test", "y_train", "labels", "label", "targets", "classes", "arr_1"),
+}
 
 
 def read_archive(
@@ -118,7 +122,9 @@ def _members(
 def _hint(name: str, others: list[str]) -> str:
     if not others:
         return "" if name == "x" else "; 'target' needs it"
-    close = difflib.get_close_matches(name, others, n=1, cutoff=0.5) or others[:4]
+    folded = {other.casefold(): other for other in others}
+    usual = [folded[one] for one in (name, *_OTHER_NAMES[name]) if one in folded]
+    close = usual[:1] or others[:4]
     return f"; it has {', '.join(repr(other) for other in close)}: rename it"
 
 

@@ -10,24 +10,23 @@ import numpy as np
 from PIL import Image
 
 from mmbm_onnx.data.assemble import assemble_images
+from mmbm_onnx.data.folder_advice import (
+    doubtful_order,
+    is_ignored,
+    no_classes,
+    no_image,
+    stray,
+    wrong_count,
+    wrong_index,
+    wrong_level,
+)
 from mmbm_onnx.data.images import SUFFIXES, decode_image, is_image_name
 from mmbm_onnx.data.layout import image_input
 from mmbm_onnx.data.preprocessing import Preprocessing
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.types import Interface, Samples
 
-_JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _NOTES_BESIDE = frozenset({".csv", ".html", ".json", ".yaml", ".yml"})
-
-
-def is_ignored(path: Path) -> bool:
-    """Whether an entry is hidden, left by a desktop, or text beside the data."""
-    name = path.name.lower()
-    return (
-        name.startswith((".", "readme", "license"))
-        or name in _JUNK
-        or path.suffix.lower() in (".txt", ".md")
-    )
 
 
 def read_folder(
@@ -74,9 +73,14 @@ def read_folder(
     if transparent:
         warnings.append(
             f"transparency dropped in {len(transparent)} of {len(files)} images, "
-            f"the first is {transparent[0].relative_to(root)}"
+            f"the first is {transparent[0].relative_to(root)}; the colours under it count, give "
+            "images without it where that is wrong"
         )
     numbered = all(folder.name.isdecimal() for _, folder in labelled)
+    if not numbered:
+        warnings += [
+            f"{root}: {line}" for line in doubtful_order([folder.name for _, folder in labelled])
+        ]
     return Samples(
         x=x,
         y=np.array([label for label, _ in files], np.int64),
@@ -94,13 +98,15 @@ def _label_folders(root: Path, classes: int) -> list[tuple[int, Path]]:
         raise DataError(
             f"{root}: neither one folder of images per class nor one .npz file is in it"
         )
+    if problem := wrong_level(root, folders):
+        raise DataError(problem)
     names = [folder.name for folder in folders]
     if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
         return _numbered(folders, classes)
     if len(folders) != classes:
         raise DataError(
-            f"{root}: {len(folders)} class folders for a model of {classes} classes; add empty "
-            "folders for missing classes, or name each folder by its class index"
+            f"{root}: {len(folders)} class folders for a model of {classes} classes; "
+            f"{wrong_count(folders, classes)}"
         )
     return list(enumerate(folders))
 
@@ -113,10 +119,12 @@ def _numbered(folders: list[Path], classes: int) -> list[tuple[int, Path]]:
         if not 0 <= label < classes:
             raise DataError(
                 f"{folder}: class index {folder.name[:20]} is outside the model's 0 to "
-                f"{classes - 1}"
+                f"{classes - 1}{wrong_index([one.name for one in folders], classes)}"
             )
         if label in by_label:
-            raise DataError(f"{folder} and {by_label[label]} are both class {label}")
+            raise DataError(
+                f"{folder} and {by_label[label]} are both class {label}; merge them into one"
+            )
         by_label[label] = folder
     return sorted(by_label.items())
 
@@ -127,9 +135,11 @@ def _class_folders(root: Path) -> list[Path]:
         if entry.is_dir():
             folders.append(entry)
         elif is_image_name(entry):
-            raise DataError(f"{entry}: an image outside the class folders of {root}")
+            raise DataError(
+                f"{entry}: an image outside the class folders of {root}{no_classes(root)}"
+            )
         elif entry.suffix.lower() not in _NOTES_BESIDE:
-            raise DataError(f"{entry}: does not belong beside class folders")
+            raise DataError(f"{entry}: does not belong beside class folders; {stray(entry)}")
     return folders
 
 
@@ -137,9 +147,12 @@ def _images_in(folder: Path) -> list[Path]:
     paths = _entries(folder)
     for path in paths:
         if path.is_dir():
-            raise DataError(f"{path}: a folder inside a class folder; expected images only")
+            raise DataError(
+                f"{path}: a folder inside a class folder; expected images only, move its images up "
+                "or it away"
+            )
         if not is_image_name(path):
-            raise DataError(f"{path}: not an image ({_endings()}); remove it")
+            raise DataError(f"{path}: not an image ({_endings()}); {no_image(path)}")
         if not path.is_file():
             raise DataError(f"{path}: a broken link or no ordinary file")
     return paths

@@ -16,6 +16,7 @@ from mmbm_onnx.data.label_order import (
     low_recalls,
     relabelling,
     swapped,
+    title,
 )
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.types import FloatArray, IntArray, Interface, Samples
@@ -36,6 +37,7 @@ LOW_ACCURACY = 0.6
 """Below this, a plausible accuracy is warned of."""
 
 _CONSTANT = 0.9
+_MOST_NAMES = 5
 _ROWS = 256
 
 
@@ -154,7 +156,7 @@ def check_accuracy(
     if one_class:
         warnings.append(
             f"{source}: all samples are of one class ({y[0]}); a model that always answers so "
-            "would pass"
+            "would pass, give samples of other classes too"
         )
     if accuracy < LOW_ACCURACY:
         warnings.append(
@@ -209,8 +211,12 @@ def _check_labels(samples: Samples, interface: Interface) -> None:
 def _check_classes(samples: Samples, interface: Interface) -> list[str]:
     source, classes = samples.source, interface.classes
     if samples.y is None:
-        return [f"{source}: no labels; decisions are compared with the original model's own"]
-    present = len(np.unique(samples.y))
+        return [
+            f"{source}: no labels; decisions are compared with the original model's own, give y to "
+            "measure accuracy"
+        ]
+    found = {int(label) for label in np.unique(samples.y)}
+    present = len(found)
     if present == 1:
         raise DataError(f"{source}: all samples are of one class ({samples.y[0]})")
     if len(samples) < MIN_PER_CLASS * present:
@@ -219,7 +225,14 @@ def _check_classes(samples: Samples, interface: Interface) -> list[str]:
             f"{MIN_PER_CLASS} per class are needed"
         )
     if present < classes:
-        return [f"{source}: {classes - present} of {classes} classes have no sample"]
+        missing = [
+            title(label, samples.class_names) for label in range(classes) if label not in found
+        ]
+        shown = f"{', '.join(missing[:_MOST_NAMES])}{', ...' if len(missing) > _MOST_NAMES else ''}"
+        return [
+            f"{source}: {len(missing)} of {classes} classes have no sample ({shown}); give some of "
+            "each, else nearly all inputs of these are flagged"
+        ]
     return []
 
 
@@ -233,7 +246,7 @@ def _check_duplicates(samples: Samples) -> list[str]:
         return []
     return [
         f"{samples.source}: {n - len(counts)} of {n} samples are copies of others; copies on both "
-        "sides of the split make the calibration too optimistic"
+        "sides of the split make the calibration too optimistic, remove them"
     ]
 
 

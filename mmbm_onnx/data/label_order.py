@@ -99,7 +99,7 @@ def low_recalls(
     totals, right = counts.sum(axis=1), counts.diagonal()
     low = [int(label) for label in np.flatnonzero(right < LOW_RECALL * totals)]
     lines = [
-        f"{source}: class {_title(label, class_names)}: only {right[label]} of {totals[label]} "
+        f"{source}: class {title(label, class_names)}: only {right[label]} of {totals[label]} "
         "samples are decided as labelled; check its labels"
         for label in low[:_MOST_LINES]
     ]
@@ -126,5 +126,6 @@ def _name(label: int, class_names: Sequence[str]) -> str:
     return f"label {label}"
 
 
-def _title(label: int, class_names: Sequence[str]) -> str:
+def title(label: int, class_names: Sequence[str]) -> str:
+    """What messages call a class: its name in quotes where it is known, else its index."""
     return f"{class_names[label]!r}" if label < len(class_names) else str(label)

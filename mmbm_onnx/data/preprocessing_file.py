@@ -7,7 +7,6 @@ does not decide, it is refused rather than guessed.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmbm_onnx.data.preprocessing import Preprocessing, Resample
-from mmbm_onnx.errors import DataError
+from mmbm_onnx.errors import DataError, closest
 
 _MAX_BYTES = 1 << 20
 
@@ -56,6 +55,8 @@ _HF_IGNORED = frozenset(
         "transformers_version",
     }
 )
+# Keys of Hugging Face's config.json.
+_OF_THE_MODEL = frozenset({"architectures", "id2label", "model_type"})
 # The order of PIL.Image.Resampling.
 _RESAMPLE_NUMBERS: tuple[Resample, ...] = (
     "nearest",
@@ -90,6 +91,11 @@ def read_preprocessing(path: Path) -> Preprocessing:
         DataError: The file is unreadable, has unknown keys, or asks for what is not done here.
     """
     config = _load(path)
+    if _OF_THE_MODEL & config.keys() and not _HF_USED & config.keys():
+        raise DataError(
+            f"{path}: describes a model, not its preprocessing; give preprocessor_config.json, "
+            "which is usually beside it"
+        )
     try:
         if _HF_USED & config.keys() - {"resample"}:
             return _from_hugging_face(config, path)
@@ -263,5 +269,5 @@ def _resample(value: Any) -> Resample:
 
 
 def _did_you_mean(key: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.8)
-    return f", did you mean {close[0]!r}?" if close else ""
+    close = closest(key, known, cutoff=0.8)
+    return f", did you mean {close!r}?" if close else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmbm_onnx.data.archive import read_archive
-from mmbm_onnx.data.folder import is_ignored, read_folder
+from mmbm_onnx.data.folder import read_folder
+from mmbm_onnx.data.folder_advice import is_ignored
 from mmbm_onnx.data.images import is_image_name
 from mmbm_onnx.data.preprocessing import Preprocessing
 from mmbm_onnx.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +20,7 @@ from mmbm_onnx.evaluation.memory import peak_memory
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.runtime.sessions import Session
-from mmbm_onnx.types import Interface
+from mmbm_onnx.types import Interface, Progress
 
 SCHEMA = "mmbm-onnx/bench-report"
 VERSION = 1
@@ -132,6 +132,7 @@ def bench_graphs(
     max_ratio: float | None = None,
     memory: bool = True,
     libraries: Mapping[str, str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> BenchResult:
     """Time graphs in turns beside the first one, and measure the memory that each takes.
 
@@ -147,6 +148,7 @@ def bench_graphs(
         max_ratio: What no ratio may exceed.
         memory: Whether memory is measured.
         libraries: Versions, for the result.
+        progress: Called after each batch size, and each graph whose memory was measured.
 
     Raises:
         OptionError: Fewer than two graphs, two of one name, one that is fed otherwise, or as
@@ -162,8 +164,11 @@ def bench_graphs(
     sizes = [interface.batch] if interface.batch else list(dict.fromkeys(batch_sizes))
     for model in models[1:]:
         _check_input(model, interface, first)
+    tell = progress or _tell_nobody
+    counts = list(dict.fromkeys(threads))
     timings = []
-    for count in dict.fromkeys(threads):
+    tell(Progress("time", 0, len(counts), {}))
+    for number, count in enumerate(counts):
         found = measure_latency(
             graphs,
             interface,
@@ -173,12 +178,16 @@ def bench_graphs(
             seed=seed,
             provider=provider,
             threads=count,
+            progress=_part(tell, number, len(counts)),
         )
         timings += [Timing(count, latency) for latency in found]
     peaks: list[int | None] = [None] * len(models)
     if memory:
         batch = batch_of(interface, x, max(sizes), np.random.default_rng(seed))
-        peaks = [_peak(model, (interface.input, batch), provider, threads[0]) for model in models]
+        for index, model in enumerate(models):
+            tell(Progress("memory", index, len(models), {}))
+            peaks[index] = _peak(model, (interface.input, batch), provider, threads[0])
+        tell(Progress("memory", len(models), len(models), {}))
     return BenchResult(
         files=tuple(
             BenchedFile(
@@ -195,6 +204,15 @@ def bench_graphs(
         max_ratio=max_ratio,
         libraries=libraries or {},
     )
+
+
+def _tell_nobody(event: Progress) -> None:
+    """The callback where there is none."""
+
+
+def _part(tell: Callable[[Progress], None], number: int, parts: int) -> Callable[[int, int], None]:
+    """A callback for one of several parts of equal length, which tells of all."""
+    return lambda step, total: tell(Progress("time", number * total + step, parts * total, {}))
 
 
 def _names(models: Sequence[OnnxModel]) -> list[str]:

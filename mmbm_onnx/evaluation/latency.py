@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,7 @@ def measure_latency(
     seed: int = 0,
     provider: str | None = None,
     threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Latency, ...]:
     """Time the graphs in turns, so that a slow moment of the machine falls on all of them.
 
@@ -74,6 +75,7 @@ def measure_latency(
         seed: Which samples are drawn.
         provider: ONNX Runtime's execution provider; None is the CPU.
         threads: Threads within one operator; None lets ONNX Runtime choose.
+        progress: Called with (steps done, steps in all) after each batch size.
 
     Raises:
         DataError: ``x`` is empty, or None where the model leaves an axis of its input open.
@@ -90,6 +92,7 @@ def measure_latency(
     if others and any(mapped(proto) for proto in graphs.values()):
         together = [[first, other] for other in others]
     found: dict[tuple[int, str], Latency] = {}
+    steps = 0
     for roles in together:
         sessions = {
             role: Session(graphs[role], provider=provider, threads=threads, spin=False, label=role)
@@ -100,6 +103,9 @@ def measure_latency(
             times = _rounds(sessions, [{interface.input: feed} for feed in feeds], share)
             for role, latency in _latencies(roles, size, times, len(feeds)).items():
                 found.setdefault((size, role), latency)
+            steps += 1
+            if progress is not None:
+                progress(steps, len(together) * len(batches))
         del sessions  # before the next ones are loaded
     return tuple(found[size, role] for size in sizes for role in graphs)
 

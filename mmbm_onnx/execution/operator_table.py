@@ -83,5 +83,5 @@ def _wrapped(names: list[str], width: int = 98) -> str:
 
 
 if __name__ == "__main__":
-    _DOCUMENT.write_text(render())
+    _DOCUMENT.write_text(render(), encoding="utf-8", newline="\n")
     sys.stdout.write(f"{_DOCUMENT} written\n")

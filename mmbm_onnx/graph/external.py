@@ -21,6 +21,8 @@ from mmbm_onnx.graph.walk import tensors
 
 # Bytes from which on a tensor can stay outside: smaller ones may be shapes, which are looked at.
 _LEAST = 1 << 16
+_WINDOWS = os.name == "nt"
+_JUNCTION = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT, which stat knows on Windows only
 _ADVICE = "keep a model's data files beside it as plain files (cp -L copies what links point to)"
 
 
@@ -146,13 +148,15 @@ def _check_location(location: str, where: str, path: Path) -> tuple[Path, int]:
         raise ModelError(f"{where} has an absolute path {location!r}; {_ADVICE}")
     if ".." in pure.parts or ".." in windows.parts:
         raise ModelError(f"{where} leaves the model's directory ({location!r}); {_ADVICE}")
+    if _WINDOWS and ":" in location:
+        raise ModelError(f"{where} has a name with a colon {location!r}; {_ADVICE}")
     file = path.parent
     try:
         status = file.stat()
-        for part in pure.parts:
+        for part in windows.parts if _WINDOWS else pure.parts:
             file = file / part
             status = file.lstat()
-            if stat.S_ISLNK(status.st_mode):
+            if _is_link(status):
                 raise ModelError(f"{where} is behind the symbolic link {location!r}; {_ADVICE}")
     except (OSError, ValueError):
         raise ModelError(f"{where} is missing: {location!r}; {_ADVICE}") from None
@@ -161,3 +165,8 @@ def _check_location(location: str, where: str, path: Path) -> tuple[Path, int]:
     if status.st_nlink > 1:
         raise ModelError(f"{where} is a hard link: {location!r}; {_ADVICE}")
     return file, status.st_size
+
+
+def _is_link(status: os.stat_result) -> bool:
+    """Whether a file is a symbolic link or, on Windows, a junction, which leads elsewhere too."""
+    return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
-from mmbm_onnx.errors import ModelError, OptionError
+from mmbm_onnx.errors import ModelError, OptionError, did_you_mean
 from mmbm_onnx.graph.embedding import INTEGERS, find_start
 from mmbm_onnx.graph.heads import Tail, behind_head, is_column, is_row, same_values
 from mmbm_onnx.graph.inference import infer
@@ -291,8 +290,7 @@ def _width_of_weights(node: onnx.NodeProto, types: Types) -> int | None:
 
 
 def _hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
+    if close := did_you_mean(name, known):
+        return close
     shown = ", ".join(sorted(known)[:8])
     return f"; there are: {shown}" if len(known) <= 8 else ""

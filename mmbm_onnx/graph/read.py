@@ -218,10 +218,30 @@ def _parse(path: str | Path) -> tuple[Path, bytes, onnx.ModelProto]:
     try:
         proto.ParseFromString(data)
     except DecodeError:
-        raise ModelError(f"{file}: not an ONNX model, or a truncated one") from None
+        raise ModelError(
+            f"{file}: not an ONNX model, or a truncated one{_other_format(data)}"
+        ) from None
     if not proto.ir_version or not proto.HasField("graph"):
-        raise ModelError(f"{file}: not an ONNX model (it declares no IR version or graph)")
+        raise ModelError(
+            f"{file}: not an ONNX model (it declares no IR version or graph){_other_format(data)}"
+        )
     return file, data, proto
+
+
+def _other_format(data: bytes) -> str:
+    """What a file is instead, by its first bytes, and the way to ONNX; else nothing."""
+    zipped = data.startswith(b"PK") and b"data.pkl" in data[:4096]
+    if zipped or data[:2] in (b"\x80\x02", b"\x80\x04"):  # a pickle
+        return "; it looks like a PyTorch checkpoint: export the model with torch.onnx.export"
+    if data.startswith(b"\x89HDF"):
+        return "; it looks like a Keras model: convert it with tf2onnx"
+    if data[4:8] == b"TFL3":
+        return "; it looks like a TensorFlow Lite model: convert it with tf2onnx"
+    if data[4:8] == b"ORTM":
+        return "; it is in the ORT format: give the .onnx file that it was made from"
+    if data[6:10] == b'\0\0{"':
+        return "; it looks like safetensors, weights without a graph: export the model to ONNX"
+    return ""
 
 
 def _resolve(path: Path) -> Path:

@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import threading
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import FrameType
@@ -18,7 +19,16 @@ from mmbm_onnx.errors import OutputError
 Content: TypeAlias = bytes | Iterable[bytes]
 """Of a file: as a whole, or a few bytes at a time."""
 
+_WINDOWS = os.name == "nt"
+_RESERVED = frozenset(
+    {"con", "prn", "aux", "nul", "conin$", "conout$"}
+    | {f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"}
+)
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK)
+
+
+# ERROR_INVALID_FUNCTION and ERROR_NOT_SUPPORTED: Windows has no errno for what FAT does not know.
+_NO_HARD_LINKS_ON_WINDOWS = (1, 50)
 
 
 def parts_of(content: Content) -> Iterable[bytes]:
@@ -56,18 +66,33 @@ def check_targets(
     """Check early that ``targets`` can be written, so that no hour of work ends in a refusal.
 
     Raises:
-        OutputError: Two targets are the same file, a target is an input, a directory or device,
-            exists without ``force``, or its directory is missing or not writable.
+        OutputError: Two targets are the same file, or would be where case does not matter; a
+            target is an input, a directory or device, has a name that Windows keeps for itself (on
+            Windows), exists without ``force``, or its directory is missing or not writable.
     """
-    seen: set[Path] = set()
-    sources = {_resolved(path) for path in inputs}
+    seen: dict[str, list[Path]] = {}
+    sources: dict[str, list[Path]] = {}
+    for path in map(_resolved, inputs):
+        sources.setdefault(_folded(path), []).append(path)
     for target in targets:
+        if _WINDOWS and (reason := _refused_by_windows(target.name)):
+            raise OutputError(f"{target}: {reason}; choose another name")
         resolved = _resolved(target)
-        if resolved in seen:
+        others = seen.setdefault(_folded(resolved), [])
+        if resolved in others:
             raise OutputError(f"{target}: two outputs would be written to the same file")
-        seen.add(resolved)
-        if resolved in sources:
-            raise OutputError(f"{target}: the output would overwrite an input; choose another name")
+        for other in others:
+            if _is_same(other.parent, resolved.parent):
+                raise OutputError(
+                    f"{target}: {other.name} is another output, which is the same file where case "
+                    "does not matter (Windows, macOS); choose another name"
+                )
+        others.append(resolved)
+        for source in sources.get(_folded(resolved), []):
+            if source == resolved or _is_same(source, resolved):
+                raise OutputError(
+                    f"{target}: the output would overwrite an input; choose another name"
+                )
         parent = target.parent
         if not parent.is_dir():
             raise OutputError(f"{target}: the directory {parent} does not exist; create it first")
@@ -91,6 +116,34 @@ def _resolved(path: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # too long, link loops, NUL bytes
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise OutputError(f"{shown!r}: is not a usable file name ({reason})") from None
+
+
+def _folded(path: Path) -> str:
+    """What two paths have in common that are one on Windows and macOS."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _is_same(left: Path, right: Path) -> bool:
+    try:
+        return left.samefile(right)
+    except OSError:
+        return False
+
+
+def _refused_by_windows(name: str) -> str:
+    """Why Windows has no file of that name; empty where it may have one."""
+    if name.split(".")[0].rstrip(" ").casefold() in _RESERVED:
+        return "is the name of a device on Windows"
+    if name.endswith((" ", ".")) or any(char in '<>:"|?*' or ord(char) < 32 for char in name):
+        return "is no name for a file on Windows"
+    return ""
+
+
+def _cannot_link(error: OSError) -> bool:
+    """Whether a file system knows no hard links."""
+    if error.errno in _NO_HARD_LINKS:
+        return True
+    return getattr(error, "winerror", None) in _NO_HARD_LINKS_ON_WINDOWS
 
 
 def write_files(files: Mapping[Path, Content], *, force: bool = False) -> None:
@@ -134,6 +187,7 @@ class _Staged:
                 while view:
                     view = view[os.write(self._fd, view) :]
             os.fsync(self._fd)
+            self._seal()
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
@@ -150,6 +204,16 @@ class _Staged:
         self._fd = os.open(name, flags, 0o666)
         self._name = name
 
+    def _seal(self) -> None:
+        """The content is complete. A file that has a name is closed: Windows neither renames nor
+        removes one that is open."""
+        if self._name is None:
+            self._status = os.fstat(self._fd)
+            return
+        os.close(self._fd)
+        self._fd = -1
+        self._status = self._name.lstat()
+
     def link(self, name: Path) -> None:
         """Give the contents a name that must not exist yet.
 
@@ -165,7 +229,7 @@ class _Staged:
         try:
             os.link(self._name, name)
         except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
+            if not _cannot_link(error):
                 raise
             os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             try:
@@ -177,7 +241,7 @@ class _Staged:
     def is_at(self, name: Path) -> bool:
         """Whether the file of that name is this one."""
         try:
-            return os.path.samestat(name.lstat(), os.fstat(self._fd))
+            return os.path.samestat(name.lstat(), self._status)
         except OSError:
             return False
 
@@ -215,7 +279,7 @@ class _Move:
         except NotImplementedError:
             self.target.rename(kept)
         except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
+            if not _cannot_link(error):
                 raise
             self.target.rename(kept)
         self._kept = kept
@@ -309,7 +373,7 @@ def _interrupts_held() -> Iterator[None]:
 
     before = {}
     try:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not None:
                 before[number] = signal.signal(number, note)

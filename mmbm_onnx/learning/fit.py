@@ -77,8 +77,8 @@ def learn_bounds(
         calibration: What accuracy is judged on besides the fit part, where the settings say so.
         granularity: One bound per channel, or per tensor.
         seed: Of the order of samples and of the noise max-margin inputs start from.
-        progress: Called after every step, with loss, accuracy, penalty and weight of the last
-            whole epoch.
+        progress: Called after every step, with the epoch and how many there are, and loss,
+            accuracy, penalty and weight of the last whole epoch.
         checkpoint: Where the state is kept from time to time, and gone on from; the result is that
             of a run that was not stopped.
 
@@ -364,7 +364,8 @@ class _Loop:
         if self.progress is not None:
             per_epoch = -(-len(self.x) // self.settings.batch_size)
             total = per_epoch * self.settings.epochs
-            self.progress(Progress("learn", self.steps, total, self.latest))
+            epoch = {"epoch": -(-self.steps // per_epoch), "epochs": self.settings.epochs}
+            self.progress(Progress("learn", self.steps, total, {**epoch, **self.latest}))
 
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:

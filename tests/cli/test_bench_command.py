@@ -85,3 +85,13 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert told in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
     assert sorted(files.iterdir()) == before
+
+
+def test_it_tells_how_far_it_is(run, files: Path) -> None:
+    graphs = [files / "original.onnx", files / "hardened.onnx"]
+    args = ("--seconds", "0.05", "--threads", "1,2", "--batch", "1,4", "--log-format", "json")
+    events = [json.loads(line) for line in run("bench", *graphs, *args).stderr.splitlines()]
+    told = [(event["stage"], event["step"], event["total"]) for event in events]
+    assert told[0] == ("time", 0, 2)  # what each part has is not known yet
+    assert ("time", 4, 4) in told
+    assert told[-1] == ("memory", 2, 2)

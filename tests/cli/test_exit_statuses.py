@@ -120,9 +120,15 @@ def test_running_out_of_memory_is_told_as_such(run, files, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "Missing command. (see `mmbm-onnx --help`)"),
-        (["harden"], "Missing argument 'MODEL'. (see `mmbm-onnx harden --help`)"),
-        (["hardne"], "No such command 'hardne'."),
+        ([], "Missing command: bench, completion, harden, inspect, "),
+        (["harden", "--force"], "Missing argument 'MODEL'. (see `mmbm-onnx harden --help`)"),
+        (["hardne"], "No such command 'hardne'; did you mean 'harden'?"),
+        (["HARDEN"], "No such command 'HARDEN'; did you mean 'harden'?"),
+        (["attack"], "No such command 'attack'; there are: bench, completion, harden, "),
+        (["harden", "--clan-dir", "x"], "Did you mean '--clean-dir'?"),
+        (["--config", "x"], "--config stands behind the command: mmbm-onnx "),
+        (["inspect", __file__[:-1]], "does not exist; did you mean 'test_exit_statuses.py'?"),
+        (["harden", __file__], "Missing option '--clean-dir'. Clean samples: a directory with"),
         (["inspect", "nowhere.onnx"], "Path 'nowhere.onnx' does not exist."),
         (["verify", "--max-accuracy-drop", "2"], "'2' is not a fraction from 0 to 1"),
         (["verify", "--max-accuracy-drop", "nan"], "'nan' is not a fraction from 0 to 1"),

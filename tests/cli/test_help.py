@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 import time
@@ -41,7 +42,17 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
 
 def test_version_imports_nothing_heavy(run) -> None:
     assert loaded_by("--version") == (0, set())
-    assert run("--version").stdout == f"mmbm-onnx, version {__version__}\n"
+    rows = [line.split(" ", 1) for line in run("--version").stdout.splitlines()]
+    assert rows[0] == ["mmbm-onnx", __version__]
+    told = dict(rows)
+    for name in ("onnx", "onnxruntime", "torch"):
+        assert told[name] == importlib.metadata.version(name)
+
+
+def test_version_says_what_is_not_installed(run, monkeypatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: iter(()))
+    lines = run("--version").stdout.splitlines()
+    assert lines[2:] == [f"{name} not installed" for name in ("onnx", "onnxruntime", "torch")]
 
 
 def test_verify_runs_without_torch(files) -> None:
@@ -102,7 +113,7 @@ def test_harden_has_every_option(run) -> None:
         --false-positive-rate --max-accuracy-drop --min-accuracy --preprocess --mean --std --scale
         --resize --crop --resample --channel-order --layout --input --logits --device --provider
         --seed --epochs --batch-size --calibration-fraction --threads --format --force --quiet
-        --verbose --debug
+        --verbose --debug --config --log-format
     """.split()  # noqa: SIM905
     assert [option for option in options if f"{option} " not in text] == []
     for name in METHODS:

@@ -218,6 +218,10 @@ def test_members_are_named_exactly(read):
         read(x_train=X, y=Y)
     with pytest.raises(DataError, match=r"no member 'y' .*; it has 'labels': rename it"):
         read(x=X, labels=Y)
+    with pytest.raises(DataError, match="no member 'x'; it has 'Images': rename it"):
+        read(Images=X, y=Y, ids=Y)
+    with pytest.raises(DataError, match=r"no member 'y' .*; it has 'a', 'b': rename it"):
+        read(x=X, a=Y, b=Y)
     assert read(x=X, y=Y, extra=Y).notes[0] == "set.npz: ignored extra"
 
 

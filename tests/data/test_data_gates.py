@@ -94,7 +94,8 @@ def test_hardly_anything_but_one_sample():
 
 def test_missing_classes_and_labels_are_warned_of():
     assert check_samples(samples(y=np.arange(40) % 2), MODEL) == [
-        "set: 2 of 4 classes have no sample"
+        "set: 2 of 4 classes have no sample (2, 3); give some of each, else nearly all inputs of "
+        "these are flagged"
     ]
     unlabelled = Samples(samples().x, None, source="set")
     (warning,) = check_samples(unlabelled, MODEL)
@@ -294,7 +295,8 @@ def test_one_class_is_judged_by_accuracy_alone():
     check = check_accuracy(decided(48), y, MODEL, source="set")
     assert check.accuracy == 0.6
     assert check.warnings == [
-        "set: all samples are of one class (3); a model that always answers so would pass"
+        "set: all samples are of one class (3); a model that always answers so would pass, give "
+        "samples of other classes too"
     ]
     with pytest.raises(DataError, match=r"accuracy of 58\.8% .* implausible"):
         check_accuracy(decided(47), y, MODEL)

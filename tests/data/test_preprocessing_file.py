@@ -191,3 +191,10 @@ def test_hostile_files_are_refused_in_one_line(read, raw, message):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"absent\.json: cannot be read"):
         Preprocessing.from_file(tmp_path / "absent.json")
+
+
+def test_the_models_own_description_is_told_apart(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"architectures": ["ViT"], "id2label": {"0": "cat"}}))
+    with pytest.raises(DataError, match=r"config\.json: describes a model, .* preprocessor_config"):
+        Preprocessing.from_file(path)

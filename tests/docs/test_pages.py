@@ -29,10 +29,10 @@ DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Run here, or looked at by a test of its own; "sh" installs something.
 RUN = ("bash", "python")
-KNOWN = {*RUN, "sh", "text", "yaml", "js", "cpp", "protobuf"}
-INSTALLERS = ("pip install", "npm install")
+KNOWN = {*RUN, "sh", "text", "yaml", "js", "cpp", "protobuf", "toml"}
+INSTALLERS = ("pip install", "npm install", "mmbm-onnx completion")
 # Pages with a test of their own.
-ELSEWHERE = {"quick-start.md", "quantizing.md", "signing.md"}
+ELSEWHERE = {"command-line.md", "quick-start.md", "quantizing.md", "signing.md"}
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,18 @@ def test_what_a_page_says_can_be_done(page: str, folder: Path) -> None:
     assert chosen
     for block in chosen:
         run(block, folder)
+
+
+def test_a_file_of_options_does_what_the_page_says(folder: Path) -> None:
+    (file,) = blocks("toml")
+    (folder / "mmbm.toml").write_text(file.text)
+    commands = [block for block in blocks("bash") if block.page == file.page]
+    printed = [run(block, folder) for block in commands]
+    assert len(re.findall(r"^PASS: all gates hold$", printed[0], re.MULTILINE)) == 1
+    report = json.loads((folder / "model.report.json").read_text())
+    assert (report["seed"], report["detector"]["false_positive_rate_requested"]) == (1, 0.005)
+    for line in (folder / "verify.jsonl").read_text().splitlines():
+        assert json.loads(line)["level"] == "warning"
 
 
 def test_what_was_written_can_be_signed(folder: Path, tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def test_a_wrong_name_gets_a_suggestion() -> None:
     body = "(float[N,4] image) => (float[N,4] scores) { scores = Neg (image) }"
     assert "did you mean 'image'?" in refusal(OptionError, body, input_name="imagge")
     assert "did you mean 'scores'?" in refusal(OptionError, body, logits_name="score")
+    assert "did you mean 'scores'?" in refusal(OptionError, body, logits_name="SCORES")
     assert "there are: scores" in refusal(OptionError, body, logits_name="q")
 
 

@@ -77,6 +77,12 @@ def test_a_directory_with_no_or_two_models_is_refused(model_file: Path, tmp_path
     ("content", "expected"),
     [
         (b"", "empty"),
+        (b"PK\3\4" + b"archive/data.pkl" * 9, "looks like a PyTorch checkpoint: export the model"),
+        (pickle.dumps({}, protocol=2), "torch.onnx.export"),
+        (b"\x89HDF\r\n\x1a\n" * 9, "looks like a Keras model: convert it with tf2onnx"),
+        (b"\x1c\0\0\0TFL3" * 9, "looks like a TensorFlow Lite model"),
+        (b"\x1c\0\0\0ORTM" * 9, "give the .onnx file that it was made from"),
+        (b'\x10\0\0\0\0\0\0\0{"a":{}}' * 9, "looks like safetensors"),
         (PNG, "not an ONNX model"),
         (b"\x00" * 64, "not an ONNX model"),
         (b"just some text, no model at all\n", "not an ONNX model"),

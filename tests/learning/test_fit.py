@@ -130,7 +130,8 @@ def test_progress_tells_every_step_and_the_last_epochs_figures(planted, sites, c
     learning = [event for event in events if event.phase == "learn"]
     steps = [(event.step, event.total) for event in learning]
     assert steps == [(step, 6) for step in range(1, 7)]  # 120 samples, 40 at a time
-    assert not learning[0].values
+    assert learning[0].values == {"epoch": 1, "epochs": 2}
+    assert [event.values["epoch"] for event in learning] == [1, 1, 1, 2, 2, 2]
     assert {"loss", "accuracy", "penalty", "weight"} <= set(learning[-1].values)
 
 

@@ -169,7 +169,7 @@ def test_of_many_classes_those_that_a_short_look_finds_exposed_get_a_full_one() 
     assert np.nanargmin(costs) == TARGET
 
 
-def test_a_pattern_for_many_samples_costs_more_than_one_for_a_single_one_but_for_a_trigger() -> None:
+def test_a_pattern_for_many_samples_costs_more_than_for_one_but_for_a_trigger() -> None:
     looking = search()
     classes = torch.arange(CLASSES)
     single = looking.single(classes, NORMS["l1"])
