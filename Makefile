@@ -9,6 +9,11 @@ export OMP_NUM_THREADS ?= 2
 LOWEST := tests/api/test_harden.py tests/api/test_hardened_shadow.py tests/cli/test_end_to_end.py \
     tests/corpus/test_traits.py tests/data tests/evaluation tests/execution/test_light_models.py \
     tests/graph tests/release/test_versions.py tests/pipeline tests/rewriting tests/runtime
+# The first two are about onnx 1.21 itself: a model in its wheel, and its reference of Resize. Of the
+# third ONNX Runtime 1.25 changes bits where evidence is read, so that it gets one stage, with a warning.
+LOWEST += --deselect tests/rewriting/test_surgeon.py::test_unedited_models_of_the_onnx_wheel_survive_byte_for_byte \
+    --deselect tests/graph/test_inference.py::test_the_expected_shapes_are_those_that_a_run_has \
+    --deselect 'tests/corpus/test_traits.py::test_its_detector_goes_by_evidence_in_two_stages[BatchNormalization that is not folded]'
 
 .PHONY: demo seeds portability test test-lowest pages docs lint types format dist smoke clean
 
