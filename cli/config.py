@@ -6,7 +6,6 @@ What keys there are, and what they take, is read from the commands' own options.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +113,7 @@ def _plain(key: str) -> str:
 
 
 def _read(path: Path) -> _File:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomllib
 
     try:
         with path.open("rb") as stream:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TextIO
 
 from mmbm_onnx.errors import OutputError
@@ -107,7 +107,7 @@ def warn(text: str) -> None:
 
 def record(text: str, level: Level, **fields: Any) -> str:
     """A line of the log in JSON: time (UTC), level, message, and the fields."""
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     numbers = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in fields.items()

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -27,15 +22,13 @@ def chosen(requirements: list[str], **system: str) -> list[str]:
 @pytest.mark.parametrize(
     ("platform", "machine", "python", "expected"),
     [
-        ("linux", "x86_64", "3.10", "onnxruntime-gpu"),
         ("linux", "x86_64", "3.13", "onnxruntime-gpu"),
         ("win32", "AMD64", "3.12", "onnxruntime-gpu"),
         ("linux", "aarch64", "3.11", "onnxruntime-gpu"),
-        ("linux", "aarch64", "3.10", "onnxruntime"),
         ("linux", "ppc64le", "3.12", "onnxruntime"),
         ("win32", "ARM64", "3.12", "onnxruntime"),
         ("darwin", "arm64", "3.12", "onnxruntime"),
-        ("darwin", "x86_64", "3.10", "onnxruntime"),
+        ("darwin", "x86_64", "3.11", "onnxruntime"),
     ],
 )
 def test_the_gpu_extra_is_one_runtime_that_has_a_wheel(
@@ -45,12 +38,6 @@ def test_the_gpu_extra_is_one_runtime_that_has_a_wheel(
     extras = PROJECT["optional-dependencies"]
     assert chosen(extras["gpu"], **system) == [expected]
     assert chosen(extras["cpu"], **system) == ["onnxruntime"]
-
-
-@pytest.mark.parametrize("python", ["3.10", "3.11", "3.13"])
-def test_toml_is_read_by_every_python(python: str) -> None:
-    names = chosen(PROJECT["dependencies"], python_version=python)
-    assert ("tomli" in names) == (python == "3.10")
 
 
 def test_versions_are_pinned_for_what_tests_need() -> None:

@@ -15,7 +15,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -56,7 +56,7 @@ def main() -> None:
     result = {
         "machine": machine(),
         "libraries": library_versions(),
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "provider": options.provider,
         "command": shlex.join(["python", "-m", "benchmarks.latency", *sys.argv[1:]]),
         "rows": rows,

@@ -12,7 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def render(
         "# Time and memory of learning",
         "",
         f"By `python -m benchmarks.learning`; one thread; torch {libraries.get('torch')}; "
-        f"{kind['processor']}; {datetime.now(timezone.utc).date().isoformat()}. Seconds are of the "
+        f"{kind['processor']}; {datetime.now(UTC).date().isoformat()}. Seconds are of the "
         "report's phase `learn`; memory is the peak of the whole process.",
         "",
         "| victim, 500 clean samples | mmac-universal | mmac-reference | ratio |",

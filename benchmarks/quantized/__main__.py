@@ -9,7 +9,7 @@ where they are not in the cache.
 from __future__ import annotations
 
 import argparse
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def render(rows: list[dict[str, Any]]) -> str:
         "",
         f"ONNX Runtime {runtime}'s static quantization (QDQ, int8, per channel), ranges from the "
         f"{_CLEAN} clean samples; by `python -m benchmarks.quantized`; {kind['processor']}, "
-        f"{kind['processors']} processors; {datetime.now(timezone.utc).date().isoformat()}. "
+        f"{kind['processors']} processors; {datetime.now(UTC).date().isoformat()}. "
         "*Unfolded*: with `--fold never`.",
         "",
         "ACC / ASR, percent:",

@@ -223,7 +223,9 @@ class _Graph:
             raise _Odd(f"weight {node.input[0]!r} is not stored around 0 in int8 or int32")
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise _Odd(f"the scale {node.input[1]!r} is not finite and positive")
-        if scale.ndim:
+        if scale.size == 1:  # of the whole tensor, as a number or as a row of one
+            scale = scale.reshape(())
+        else:
             axis = attribute(node, "axis", 1) % max(stored.ndim, 1)
             if scale.shape != stored.shape[axis : axis + 1]:
                 raise _Odd(f"the scale {node.input[1]!r} does not fit its weight")

@@ -41,7 +41,8 @@ def round_down(bound: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> npt.NDAr
         below = np.nextafter(rounded, np.zeros((), dtype=dtype))
     lowered = np.where(above, below, rounded).astype(dtype)
     # bfloat16 has the exponents of float32.
-    smallest = np.finfo(np.float32 if dtype.name == "bfloat16" else dtype).tiny
+    of = np.dtype(np.float32 if dtype.name == "bfloat16" else dtype)
+    smallest = np.asarray(np.finfo(of).tiny, dtype)
     return np.where(lowered > smallest, lowered, smallest).astype(dtype).reshape(np.shape(bound))
 
 

@@ -149,6 +149,43 @@ def test_a_constant_that_is_added_is_compared_too(kind: str) -> None:
     assert "weight 'b' is" in rounding_difference(graph, found)
 
 
+def with_normalization() -> tuple[onnx.GraphProto, onnx.GraphProto]:
+    """A BatchNormalization in front of a sum, whose factors get one step, as a row of one."""
+    proto = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 5, 4, 4] x) => (float[N, 5, 1, 1] y)
+        {
+            a = Conv <pads = [1, 1, 1, 1]> (x, w)
+            n = BatchNormalization(a, scale, bias, mean, var)
+            sum = Add(x, n)
+            y = GlobalAveragePool(sum)
+        }
+        """
+    )
+    rng = np.random.default_rng(0)
+    proto.graph.initializer.append(
+        numpy_helper.from_array(rng.normal(size=(5, 5, 3, 3)).astype(np.float32), "w")
+    )
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(rng.uniform(0.5, 2, 5).astype(np.float32), name)
+        for name in ("scale", "bias", "mean", "var")
+    )
+    x = rng.normal(size=(20, 5, 4, 4)).astype(np.float32)
+    return proto.graph, bare_logits(to_int8(proto, [x], {})).graph
+
+
+def test_one_step_for_a_row_is_that_of_the_whole() -> None:
+    graph, found = with_normalization()
+    assert numpy_helper.to_array(weight(found, "bias_quantized_scale")).shape == (1,)
+    assert rounding_difference(graph, found) == ""
+    change("bias_quantized", lambda values: values[::-1])(found)
+    assert "weight 'bias' is" in rounding_difference(graph, found)
+    graph, found = with_normalization()
+    change("scale_scale", lambda step: 100 * step)(found)
+    assert rounding_difference(graph, found) != ""
+
+
 @pytest.mark.parametrize("kind", ["int8", "half"])
 def test_what_was_made_of_it_differs_by_rounding_alone(kind: str) -> None:
     assert rounding_difference(plain(), rounded(kind)) == ""

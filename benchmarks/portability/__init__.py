@@ -1,0 +1,1 @@
+"""Whether what the product writes runs, and decides alike, in other ONNX runtimes."""
