@@ -110,7 +110,6 @@ class Scanning:
                     found.target,
                     _name(names, found.target),
                     found.test,
-                    found.norm,
                     found.score,
                     found.threshold,
                 )
@@ -215,31 +214,19 @@ def _classes(
     judgement: Judgement,
     names: tuple[str, ...],
 ) -> list[ScannedClass]:
-    scores = next((test.scores for test in judgement.tests if test.name == "patterns"), None)
+    scores = {test.name: test.scores for test in judgement.tests}
     patterns: dict[int, dict[str, ScannedPattern | None]] = {
-        index: dict.fromkeys(judgement.leads) for index in range(len(margins))
+        index: dict.fromkeys(one.norm for one in recovered) for index in range(len(margins))
     }
     for one in recovered:
+        score = float(scores[one.norm][one.target])
         patterns[one.target][one.norm] = ScannedPattern(
-            one.size,
-            one.single_size,
-            one.flipped_share,
-            _known(judgement.leads[one.norm][one.target]),
+            one.size, one.flipped_share, score if np.isfinite(score) else None
         )
     return [
-        ScannedClass(
-            index,
-            _name(names, index),
-            None if scores is None else _known(scores[index]),
-            float(margin),
-            patterns[index],
-        )
+        ScannedClass(index, _name(names, index), float(margin), patterns[index])
         for index, margin in enumerate(margins)
     ]
-
-
-def _known(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _name(names: tuple[str, ...], index: int) -> str | None:

@@ -23,17 +23,14 @@ class ScannedPattern:
 
     Attributes:
         size: In the unit of the norm.
-        single_size: Median size of patterns for single samples, likewise.
         flipped_share: Share of samples of other classes, not used in making it, that it drives to
             the class.
-        lead: How far below that of the other classes its cost is, size over single size, in
-            standard deviations of the logarithm; None where that cannot be told.
+        score: How far the class stands apart; None where that cannot be told.
     """
 
     size: float
-    single_size: float
     flipped_share: float
-    lead: float | None
+    score: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +40,12 @@ class ScannedClass:
     Attributes:
         index: The class.
         name: Its name where known.
-        score: Of its patterns; None where there is none.
         margin: Largest margin found from noise, in logits.
         patterns: Norm to pattern; None for a class that had no full look.
     """
 
     index: int
     name: str | None
-    score: float | None
     margin: float
     patterns: Mapping[str, ScannedPattern | None]
 
@@ -60,7 +55,7 @@ class ScanTest:
     """One test and its outcome.
 
     Attributes:
-        name: ``"patterns"`` or ``"margin"``.
+        name: ``"l2"``, ``"l1"``, ``"waves"`` or ``"margin"``.
         score: The largest of any class; None where it could not be told.
         threshold: From which it is suspicious.
         decides: Whether it counts for the verdict.
@@ -79,8 +74,7 @@ class ScanFinding:
     Attributes:
         index: The class.
         name: Its name where known.
-        test: The test that says so.
-        norm: By which its pattern stands out most; None for margins.
+        test: The test that says so loudest.
         score: Of that test.
         threshold: What the score was held against.
     """
@@ -88,7 +82,6 @@ class ScanFinding:
     index: int
     name: str | None
     test: str
-    norm: str | None
     score: float
     threshold: float
 
@@ -150,7 +143,6 @@ def scan_report(
                 "class": one.index,
                 "name": one.name,
                 "test": one.test,
-                "norm": one.norm,
                 "score": one.score,
                 "threshold": one.threshold,
                 "message": _message(one),
@@ -163,7 +155,6 @@ def scan_report(
             {
                 "class": one.index,
                 "name": one.name,
-                "score": one.score,
                 "margin": one.margin,
                 "patterns": one.patterns,
             }
@@ -180,21 +171,21 @@ def scan_report(
 
 
 _SENSES = {
-    "l2": "faint all over",
-    "l1": "in few places",
-    "waves": "of few waves",
+    "l2": "a pattern faint all over",
+    "l1": "a pattern in few places",
+    "waves": "a pattern of few waves",
 }
 
 
 def _message(finding: ScanFinding) -> str:
     name = "" if finding.name is None else f" ({finding.name})"
-    if finding.norm is None:
+    if finding.test == "margin":
         return (
             f"class {finding.index}{name} reaches a margin far above those of the other classes "
             f"(MM-BD: p = {10**-finding.score:.2g}), as the target of a backdoor does"
         )
     return (
-        f"a small pattern {_SENSES[finding.norm]} drives most samples to class "
-        f"{finding.index}{name}, hardly larger than what a single sample needs, as a trigger does "
-        f"(score {finding.score:.1f}, suspicious from {finding.threshold:.1f})"
+        f"{_SENSES[finding.test]} drives other samples to class {finding.index}{name} with far "
+        f"less than any class should need (score {finding.score:.2f}, suspicious from "
+        f"{finding.threshold:.2f}), as the trigger of a backdoor does"
     )

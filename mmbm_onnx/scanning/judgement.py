@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
-from mmbm_onnx.scanning.geometry import Norm
-from mmbm_onnx.scanning.look import Recovered
+from mmbm_onnx.scanning.look import Recovered, sizes_by_class
 from mmbm_onnx.types import FloatArray
 
-TestName = Literal["patterns", "margin"]
+TestName = Literal["l2", "l1", "waves", "margin"]
 
-THRESHOLD = 5.0
-"""From which a score of patterns is suspicious; chosen by networks known to be clean."""
+THRESHOLD = 1.3
+"""From which a score of sizes is suspicious; chosen by networks known to be clean."""
 MARGIN_THRESHOLD = -math.log10(0.05)  # as in arXiv 2205.06900
 
-_FEWEST = 5  # classes that can be held against each other
-_NORMAL = 1.4826  # standard deviations in a median absolute deviation, of a normal distribution
-_LEAST_SPREAD = 0.1  # of logarithms; less is chance
+_FEWEST = 4  # classes that a class can be held against
+_MOST_TARGETS = 3  # at most one class in so many is suspected
 _SMALLEST_P = 1e-12
 
 
@@ -31,7 +29,7 @@ class Test:
     """One measure of how far classes stand apart.
 
     Attributes:
-        name: ``"patterns"``, or ``"margin"`` for MM-BD.
+        name: A norm, or ``"margin"`` for MM-BD.
         scores: Per class, ``(classes,)``, the larger the more suspicious; NaN where not measured.
         threshold: From which a score is suspicious.
         decides: Whether it counts for the verdict.
@@ -51,17 +49,12 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A class that looks like the target of a backdoor, and the test that says so.
-
-    Attributes:
-        norm: Of patterns, the norm by which the class stands out most; None for margins.
-    """
+    """A class that looks like the target of a backdoor, and the test that says so loudest."""
 
     target: int
     test: TestName
     score: float
     threshold: float
-    norm: Norm | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +62,11 @@ class Judgement:
     """The verdict.
 
     Attributes:
-        leads: Norm to how far each class's pattern leads those of the others, ``(classes,)``, in
-            standard deviations; NaN where it cannot be told.
         tests: All that were made.
         findings: One per suspected class, the most suspicious first.
         margin_p_value: MM-BD's; None where it cannot be told.
     """
 
-    leads: Mapping[Norm, FloatArray]
     tests: tuple[Test, ...]
     findings: tuple[Finding, ...]
     margin_p_value: float | None
@@ -93,54 +83,72 @@ def judge(recovered: Sequence[Recovered], margins: FloatArray) -> Judgement:
         margins: The largest margin of each class from noise, ``(classes,)``, in logits.
     """
     classes = len(margins)
-    leads = {
-        norm: leads_of(general_costs(recovered, norm, classes))
-        for norm in dict.fromkeys(one.norm for one in recovered)
-    }
-    tests = []
-    if leads:
-        tests.append(Test("patterns", np.sum(list(leads.values()), axis=0), THRESHOLD, True))
+    norms = list(dict.fromkeys(one.norm for one in recovered))
+    tests = [
+        Test(norm, standing_apart(sizes_by_class(recovered, norm, classes)), THRESHOLD, True)
+        for norm in norms
+    ]
     p_value = gamma_p_value(margins)
     scores = np.full(classes, np.nan if p_value is None else 0.0)
     if p_value is not None:
         scores[int(np.argmax(margins))] = -math.log10(max(p_value, _SMALLEST_P))
-    tests.append(Test("margin", scores, MARGIN_THRESHOLD, not leads))
-    return Judgement(leads, tuple(tests), _findings(tests, leads), p_value)
+    tests.append(Test("margin", scores, MARGIN_THRESHOLD, not norms))
+    return Judgement(tuple(tests), _findings(tests, classes), p_value)
 
 
-def general_costs(recovered: Sequence[Recovered], norm: Norm, classes: int) -> FloatArray:
-    """What it costs a pattern of each class to work on many samples: its size over that of patterns
-    for single samples, ``(classes,)``; NaN for classes without one.
+def standing_apart(sizes: FloatArray) -> FloatArray:
+    """How far classes stand below the others, for one or several targets of a backdoor.
 
-    Features of a class are not the same in every sample, so that a pattern that gives them to all
-    is larger than one that gives them to one. A trigger is the same for all.
-    """
-    costs = np.full(classes, np.nan)
-    for one in recovered:
-        if one.norm == norm:
-            costs[one.target] = one.size / one.single_size
-    return costs
-
-
-def leads_of(costs: FloatArray) -> FloatArray:
-    """How far each class lies below the median of all, by the logarithm of its cost, in standard
-    deviations as estimated by the median absolute deviation, which several targets of a backdoor
-    do not inflate (the anomaly index of Neural Cleanse, of logarithms).
+    The generalized extreme studentized deviate procedure (Rosner 1983, Technometrics 25), on one
+    side: for k = 1, 2, ... the k-th smallest logarithm is held against those above it by Student's
+    t, Bonferroni-corrected; where it stands apart, so do the k - 1 below it.
 
     Args:
-        costs: ``(classes,)``; NaN where there is none.
+        sizes: Of the smallest patterns, ``(classes,)``; NaN where there is none.
 
     Returns:
-        ``(classes,)``; negative for classes above the median, NaN where there is no cost, or
-        fewer than five of them.
+        ``-log10`` of the p-value, ``(classes,)``; 0 for classes that do not stand below others, NaN
+        where there is no pattern, or fewer than four others.
     """
-    logs = np.log(costs)
-    known = np.isfinite(logs)
-    if known.sum() < _FEWEST:
-        return np.full(len(costs), np.nan)
-    middle = np.median(logs[known])
-    spread = _NORMAL * np.median(np.abs(logs[known] - middle))
-    return np.asarray((middle - logs) / max(float(spread), _LEAST_SPREAD))
+    scores = np.full(len(sizes), np.nan)
+    known = np.flatnonzero(np.isfinite(sizes))
+    order = known[np.argsort(sizes[known], kind="stable")]
+    logs = np.log(sizes[order])
+    if len(order) <= _FEWEST:
+        return scores
+    scores[order] = 0.0
+    steps = []
+    for k in range(1, max(1, len(order) // _MOST_TARGETS) + 1):
+        others = logs[k:]
+        if len(others) < _FEWEST:
+            break
+        spread = max(float(others.std(ddof=1)), 1e-6) * math.sqrt(1 + 1 / len(others))
+        tail = student_tail((float(others.mean()) - logs[k - 1]) / spread, len(others) - 1)
+        p_value = min(1.0, max(_SMALLEST_P, (len(order) - k + 1) * tail))
+        steps.append(-math.log10(p_value))
+    for k in range(len(steps)):
+        scores[order[k]] = max(steps[k:])
+    return scores
+
+
+def student_tail(t: float, freedom: int) -> float:
+    """The probability that Student's t with so many degrees of freedom is above ``t``.
+
+    Abramowitz and Stegun, 26.7.3 and 26.7.4.
+    """
+    angle = math.atan(t / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2 == 1
+    term, total = (cosine, 0.0) if odd else (1.0, 1.0)
+    for step in range(1 if odd else 2, freedom - 1, 2):
+        if odd:
+            total += term
+            term *= cosine**2 * (step + 1) / (step + 2)
+        else:
+            term *= cosine**2 * (step - 1) / step
+            total += term
+    within = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return (1 - within) / 2
 
 
 def gamma_p_value(margins: FloatArray) -> float | None:
@@ -158,7 +166,7 @@ def gamma_p_value(margins: FloatArray) -> float | None:
     values = np.asarray(margins, np.float64)
     top = int(values.argmax())
     positive = values[values > 0]
-    if len(values) < _FEWEST or len(positive) <= 2:
+    if len(values) <= _FEWEST or len(positive) <= 2:
         return None
     others = np.delete(np.maximum(values, positive.min()), top)
     shape, scale = _gamma(others)
@@ -184,19 +192,14 @@ def _gamma(values: FloatArray) -> tuple[float, float]:
     return shape, mean / shape
 
 
-def _findings(tests: Sequence[Test], leads: Mapping[Norm, FloatArray]) -> tuple[Finding, ...]:
+def _findings(tests: Sequence[Test], classes: int) -> tuple[Finding, ...]:
     found = []
-    for test in tests:
-        if not test.decides:
-            continue
-        for target in np.flatnonzero(test.scores >= test.threshold):
-            score = float(test.scores[target])
-            norm = _loudest(leads, int(target))
-            found.append(Finding(int(target), test.name, score, test.threshold, norm))
-    return tuple(sorted(found, key=lambda one: -one.score))
-
-
-def _loudest(leads: Mapping[Norm, FloatArray], target: int) -> Norm | None:
-    """The norm by which a class leads most."""
-    found = [(float(values[target]), norm) for norm, values in leads.items()]
-    return max(found)[1] if found else None
+    for target in range(classes):
+        loudest = [
+            Finding(target, test.name, float(test.scores[target]), test.threshold)
+            for test in tests
+            if test.decides and test.scores[target] >= test.threshold
+        ]
+        if loudest:
+            found.append(max(loudest, key=lambda one: one.score / one.threshold))
+    return tuple(sorted(found, key=lambda one: -one.score / one.threshold))

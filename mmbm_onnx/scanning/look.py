@@ -13,9 +13,9 @@ from torch import Tensor
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.points import Points
 from mmbm_onnx.scanning.geometry import Gathered, Geometry, Norm, Spread, Waves
-from mmbm_onnx.scanning.patterns import Search
+from mmbm_onnx.scanning.patterns import Patterns, Search
 from mmbm_onnx.scanning.settings import ScanSettings
-from mmbm_onnx.types import IntArray
+from mmbm_onnx.types import FloatArray, IntArray
 
 _SHORT = 5  # a short look takes this part of the steps, and of the samples a third
 
@@ -28,8 +28,6 @@ class Recovered:
         norm: By which it is small.
         target: Its class.
         size: In the unit of the norm.
-        single_size: Median size of the smallest patterns that each drive a single sample to the
-            class, in the same unit.
         pattern: float32, the shape of a point; to be added.
         flipped: Samples that it was not made from and that it drives from another class to its
             own, by index, int64 ``(m,)``.
@@ -39,7 +37,6 @@ class Recovered:
     norm: Norm
     target: int
     size: float
-    single_size: float
     pattern: npt.NDArray[np.float32]
     flipped: IntArray
     others: int
@@ -48,6 +45,15 @@ class Recovered:
     def flipped_share(self) -> float:
         """Share of the samples of other classes that it drives."""
         return len(self.flipped) / max(1, self.others)
+
+
+def sizes_by_class(found: Sequence[Recovered], norm: Norm, classes: int) -> FloatArray:
+    """Sizes ``(classes,)`` by one norm; NaN for classes without a pattern."""
+    sizes = np.full(classes, np.nan)
+    for one in found:
+        if one.norm == norm:
+            sizes[one.target] = one.size
+    return sizes
 
 
 def geometries(
@@ -104,8 +110,7 @@ def look(
         steps=max(1, settings.steps // _SHORT),
         samples_per_pattern=max(1, settings.samples_per_pattern // 3),
     )
-    total = settings.steps + settings.single_steps + (short.steps if many else 0)
-    total *= len(norms)
+    total = len(norms) * (settings.steps + (short.steps if many else 0))
     done = 0
 
     def step() -> None:
@@ -127,19 +132,23 @@ def look(
             sizes = brief.universal(chosen, geometry).sizes
             chosen = sizes.argsort()[: settings.most_classes].sort().values
         found = full.universal(chosen, geometry)
-        singles = full.single(chosen, geometry).median(1).values
-        results += [
-            Recovered(
-                geometry.norm,
-                int(target),
-                float(size),
-                float(single),
-                pattern.cpu().float().numpy(),
-                flips.samples.numpy(),
-                flips.others,
-            )
-            for target, size, single, pattern, flips in zip(
-                chosen, found.sizes, singles, found.patterns, full.flips(found, *held), strict=True
-            )
-        ]
+        results += _results(geometry.norm, found, full, held)
     return results
+
+
+def _results(
+    norm: Norm, found: Patterns, search: Search, held: tuple[Points, Tensor]
+) -> list[Recovered]:
+    return [
+        Recovered(
+            norm,
+            int(target),
+            float(size),
+            pattern.cpu().float().numpy(),
+            flips.samples.numpy(),
+            flips.others,
+        )
+        for target, size, pattern, flips in zip(
+            found.classes, found.sizes, found.patterns, search.flips(found, *held), strict=True
+        )
+    ]

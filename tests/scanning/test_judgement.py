@@ -1,4 +1,4 @@
-"""When a class stands apart: costs, leads, and the gamma null of MM-BD."""
+"""When a class stands apart: Rosner's procedure, Student's t, the gamma null of MM-BD."""
 
 from __future__ import annotations
 
@@ -10,55 +10,62 @@ from mmbm_onnx.scanning.judgement import (
     MARGIN_THRESHOLD,
     THRESHOLD,
     gamma_p_value,
-    general_costs,
     judge,
-    leads_of,
+    standing_apart,
+    student_tail,
 )
 from mmbm_onnx.scanning.look import Recovered
 
-EVEN = np.array([2.0, 2.2, 2.4, 1.8, 2.1, 2.3, 1.9, 2.05, 2.5, 1.7])
+EVEN = np.array([10.0, 11, 12, 9, 10.5, 11.5, 9.5, 10.2, 12.5, 8.9])
 
 
-def test_a_lead_is_in_standard_deviations_by_the_median_absolute_deviation() -> None:
-    costs = EVEN.copy()
-    costs[4] = 0.5
-    logs = np.log(costs)
-    spread = stats.median_abs_deviation(logs, scale="normal")
-    assert np.allclose(leads_of(costs), (np.median(logs) - logs) / spread)
-    assert leads_of(costs)[4] > 5
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 9, 60])
+@pytest.mark.parametrize("t", [-2.0, 0.0, 0.3, 2.5, 9.0])
+def test_the_tail_is_students(t: float, freedom: int) -> None:
+    assert student_tail(t, freedom) == pytest.approx(stats.t.sf(t, freedom), abs=1e-12)
+
+
+def test_one_small_class_stands_apart_by_the_p_value_of_a_t_test() -> None:
+    sizes = EVEN.copy()
+    sizes[4] = 4.0
+    scores = standing_apart(sizes)
+    others = np.log(np.delete(sizes, 4))
+    t = (others.mean() - np.log(4)) / (others.std(ddof=1) * np.sqrt(1 + 1 / 9))
+    assert scores[4] == pytest.approx(-np.log10(10 * stats.t.sf(t, 8)))
+    assert scores[4] > THRESHOLD
+    assert scores.argmax() == 4
 
 
 def test_several_small_classes_do_not_hide_each_other() -> None:
-    costs = EVEN.copy()
-    costs[[2, 5, 7]] = 0.5, 0.55, 0.6
-    assert sorted(np.flatnonzero(leads_of(costs) > 5)) == [2, 5, 7]
+    sizes = EVEN.copy()
+    sizes[[2, 5, 7]] = 3.0, 3.3, 3.6
+    scores = standing_apart(sizes)
+    assert sorted(np.flatnonzero(scores >= THRESHOLD)) == [2, 5, 7]
 
 
-def test_large_classes_have_negative_leads_and_hide_nobody() -> None:
-    costs = EVEN.copy()
-    costs[[3, 4]] = 50, 0.5
-    leads = leads_of(costs)
-    assert leads[3] < -5 and leads[4] > 5
+def test_classes_alike_or_larger_do_not_stand_apart() -> None:
+    assert (standing_apart(EVEN) < THRESHOLD).all()
+    assert (standing_apart(np.full(10, 5.0)) == 0).all()
+    large = EVEN.copy()
+    large[3] = 100
+    assert (standing_apart(large) < THRESHOLD).all()
 
 
-def test_where_classes_are_alike_chance_is_no_lead() -> None:
-    costs = np.full(10, 2.0)
-    costs[3] = 1.98
-    assert (np.abs(leads_of(costs)) <= 0.11).all()
-
-
-def test_leads_do_not_depend_on_the_unit_or_the_order() -> None:
+def test_scores_do_not_depend_on_the_unit_or_the_order() -> None:
+    sizes = EVEN.copy()
+    sizes[4] = 4.0
     order = np.random.default_rng(0).permutation(10)
-    assert np.allclose(leads_of(1000 * EVEN), leads_of(EVEN))
-    assert np.allclose(leads_of(EVEN[order]), leads_of(EVEN)[order])
+    assert np.allclose(standing_apart(1000 * sizes), standing_apart(sizes))
+    assert np.allclose(standing_apart(sizes[order]), standing_apart(sizes)[order])
 
 
-def test_classes_without_a_pattern_have_no_lead_and_four_cannot_be_told() -> None:
-    costs = np.append(EVEN, np.nan)
-    assert np.isnan(leads_of(costs)[-1])
-    assert np.allclose(leads_of(costs)[:-1], leads_of(EVEN))
-    assert np.isnan(leads_of(np.array([1.0, 2, 2, 2]))).all()
-    assert np.isfinite(leads_of(np.array([1.0, 2, 2, 2, 3]))).all()
+def test_classes_without_a_pattern_have_no_score_and_four_cannot_be_told() -> None:
+    sizes = np.append(EVEN, np.nan)
+    sizes[0] = 3.0
+    scores = standing_apart(sizes)
+    assert np.isnan(scores[-1]) and scores[0] > THRESHOLD
+    assert np.isnan(standing_apart(np.array([1.0, 10, 10, 10]))).all()
+    assert np.isfinite(standing_apart(np.array([1.0, 10, 10, 10, 11]))).all()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -76,48 +83,28 @@ def test_margins_that_tell_nothing_have_no_p_value() -> None:
     assert 0 <= gamma_p_value(np.full(10, 4.0)) <= 1
 
 
-def _patterns(costs: np.ndarray, norm: str = "l1") -> list[Recovered]:
+def _patterns(sizes: np.ndarray, norm: str = "l1") -> list[Recovered]:
     pattern = np.zeros((1, 2, 2), np.float32)
     return [
-        Recovered(norm, target, 0.03 * cost, 0.03, pattern, np.arange(3), 9)
-        for target, cost in enumerate(costs)
+        Recovered(norm, target, size, pattern, np.arange(3), 9) for target, size in enumerate(sizes)
     ]
-
-
-def test_costs_are_sizes_over_those_of_single_samples() -> None:
-    found = general_costs(_patterns(EVEN)[:-1], "l1", 10)
-    assert np.allclose(found[:-1], EVEN[:-1]) and np.isnan(found[-1])
-    assert np.isnan(general_costs(_patterns(EVEN), "l2", 10)).all()
 
 
 def test_margins_decide_only_where_there_are_no_patterns() -> None:
     margins = np.append(np.linspace(9, 12, 9), 16.0)
     alone = judge([], margins)
-    assert [(found.target, found.test, found.norm) for found in alone.findings] == [
-        (9, "margin", None)
-    ]
+    assert [finding.target for finding in alone.findings] == [9]
     assert alone.findings[0].score > MARGIN_THRESHOLD
     assert alone.findings[0].score == pytest.approx(-np.log10(alone.margin_p_value))
     beside = judge(_patterns(EVEN), margins)
     assert beside.findings == ()
-    assert {test.name: test.decides for test in beside.tests} == {"patterns": True, "margin": False}
+    assert {test.name: test.decides for test in beside.tests} == {"l1": True, "margin": False}
 
 
-def test_leads_of_all_norms_add_up_and_the_loudest_is_told() -> None:
-    faint, loud = EVEN.copy(), EVEN.copy()
-    faint[4], loud[4] = 1.5, 0.6
-    patterns = [*_patterns(faint, "l2"), *_patterns(loud, "l1"), *_patterns(EVEN, "waves")]
+def test_findings_are_one_per_class_by_its_loudest_test() -> None:
+    faint, loud, none = EVEN.copy(), EVEN.copy(), EVEN.copy()
+    faint[4], loud[4], loud[6] = 5.5, 2.0, 5.0
+    patterns = [*_patterns(faint, "l2"), *_patterns(loud, "l1"), *_patterns(none, "waves")]
     judgement = judge(patterns, np.linspace(9, 12, 10))
-    expected = sum(leads_of(costs) for costs in (faint, loud, EVEN))
-    assert np.allclose(judgement.tests[0].scores, expected)
-    (finding,) = judgement.findings
-    assert (finding.target, finding.test, finding.norm) == (4, "patterns", "l1")
-    assert finding.score == pytest.approx(expected[4]) and finding.score > THRESHOLD
-
-
-def test_the_most_suspicious_class_comes_first() -> None:
-    costs = EVEN.copy()
-    costs[[2, 6]] = 0.7, 0.3
-    patterns = [*_patterns(costs, "l2"), *_patterns(costs, "l1")]
-    judgement = judge(patterns, np.linspace(9, 12, 10))
-    assert [found.target for found in judgement.findings] == [6, 2]
+    assert [(found.target, found.test) for found in judgement.findings][0] == (4, "l1")
+    assert len({found.target for found in judgement.findings}) == len(judgement.findings)
