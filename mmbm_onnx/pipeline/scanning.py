@@ -110,6 +110,7 @@ class Scanning:
                     found.target,
                     _name(names, found.target),
                     found.test,
+                    found.norm,
                     found.score,
                     found.threshold,
                 )
@@ -215,18 +216,24 @@ def _classes(
     names: tuple[str, ...],
 ) -> list[ScannedClass]:
     scores = {test.name: test.scores for test in judgement.tests}
+    together = scores.get("patterns", np.full(len(margins), np.nan))
     patterns: dict[int, dict[str, ScannedPattern | None]] = {
         index: dict.fromkeys(one.norm for one in recovered) for index in range(len(margins))
     }
     for one in recovered:
-        score = float(scores[one.norm][one.target])
         patterns[one.target][one.norm] = ScannedPattern(
-            one.size, one.flipped_share, score if np.isfinite(score) else None
+            one.size, one.flipped_share, _known(scores[one.norm][one.target])
         )
     return [
-        ScannedClass(index, _name(names, index), float(margin), patterns[index])
+        ScannedClass(
+            index, _name(names, index), _known(together[index]), float(margin), patterns[index]
+        )
         for index, margin in enumerate(margins)
     ]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _name(names: tuple[str, ...], index: int) -> str | None:

@@ -25,7 +25,7 @@ class ScannedPattern:
         size: In the unit of the norm.
         flipped_share: Share of samples of other classes, not used in making it, that it drives to
             the class.
-        score: How far the class stands apart; None where that cannot be told.
+        score: How far the class stands apart by this norm; None where that cannot be told.
     """
 
     size: float
@@ -40,12 +40,14 @@ class ScannedClass:
     Attributes:
         index: The class.
         name: Its name where known.
+        score: Of its patterns, all norms together; None where there is none.
         margin: Largest margin found from noise, in logits.
         patterns: Norm to pattern; None for a class that had no full look.
     """
 
     index: int
     name: str | None
+    score: float | None
     margin: float
     patterns: Mapping[str, ScannedPattern | None]
 
@@ -55,7 +57,7 @@ class ScanTest:
     """One test and its outcome.
 
     Attributes:
-        name: ``"l2"``, ``"l1"``, ``"waves"`` or ``"margin"``.
+        name: ``"patterns"``, ``"l2"``, ``"l1"``, ``"waves"`` or ``"margin"``.
         score: The largest of any class; None where it could not be told.
         threshold: From which it is suspicious.
         decides: Whether it counts for the verdict.
@@ -74,7 +76,8 @@ class ScanFinding:
     Attributes:
         index: The class.
         name: Its name where known.
-        test: The test that says so loudest.
+        test: The test that says so.
+        norm: By which its pattern stands apart most; None for margins.
         score: Of that test.
         threshold: What the score was held against.
     """
@@ -82,6 +85,7 @@ class ScanFinding:
     index: int
     name: str | None
     test: str
+    norm: str | None
     score: float
     threshold: float
 
@@ -143,6 +147,7 @@ def scan_report(
                 "class": one.index,
                 "name": one.name,
                 "test": one.test,
+                "norm": one.norm,
                 "score": one.score,
                 "threshold": one.threshold,
                 "message": _message(one),
@@ -155,6 +160,7 @@ def scan_report(
             {
                 "class": one.index,
                 "name": one.name,
+                "score": one.score,
                 "margin": one.margin,
                 "patterns": one.patterns,
             }
@@ -171,21 +177,21 @@ def scan_report(
 
 
 _SENSES = {
-    "l2": "a pattern faint all over",
-    "l1": "a pattern in few places",
-    "waves": "a pattern of few waves",
+    "l2": "faint all over",
+    "l1": "in few places",
+    "waves": "of few waves",
 }
 
 
 def _message(finding: ScanFinding) -> str:
     name = "" if finding.name is None else f" ({finding.name})"
-    if finding.test == "margin":
+    if finding.norm is None:
         return (
             f"class {finding.index}{name} reaches a margin far above those of the other classes "
             f"(MM-BD: p = {10**-finding.score:.2g}), as the target of a backdoor does"
         )
     return (
-        f"{_SENSES[finding.test]} drives other samples to class {finding.index}{name} with far "
-        f"less than any class should need (score {finding.score:.2f}, suspicious from "
-        f"{finding.threshold:.2f}), as the trigger of a backdoor does"
+        f"a pattern {_SENSES[finding.norm]} drives samples to class {finding.index}{name} that is "
+        "far smaller than those of the other classes, as a trigger is (score "
+        f"{finding.score:.2f}, suspicious from {finding.threshold:.2f})"
     )

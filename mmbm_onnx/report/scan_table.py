@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,10 +62,10 @@ def _head(report: Mapping[str, Any]) -> str:
 def _tests(report: Mapping[str, Any]) -> str:
     rows = [
         (
-            _HEADS.get(test["name"], "margin"),
+            _HEADS.get(test["name"], test["name"]),
             number(test["score"]),
             number(test["threshold"]),
-            "" if test["decides"] else "told, does not decide",
+            "decides" if test["decides"] else "",
         )
         for test in report["tests"]
     ]
@@ -73,8 +74,8 @@ def _tests(report: Mapping[str, Any]) -> str:
 
 def _classes(report: Mapping[str, Any]) -> str:
     """The classes most apart, each with its smallest patterns and what they do."""
-    norms = [name for name in _HEADS if any(test["name"] == name for test in report["tests"])]
-    entries = sorted(report["classes"], key=lambda entry: -_most(entry))
+    norms = list(report["classes"][0]["patterns"])
+    entries = sorted(report["classes"], key=_most, reverse=True)
     shown = entries[:_MOST_ROWS] if len(entries) > _MOST_ROWS else report["classes"]
     rows = []
     for entry in shown:
@@ -87,15 +88,15 @@ def _classes(report: Mapping[str, Any]) -> str:
                 if found is None
                 else [f"{found['size']:.4f}", percent(found["flipped_share"])]
             )
-        rows.append((*cells, number(entry["margin"])))
-    headers = ["class", "", *(head for norm in norms for head in (_HEADS[norm], "flips")), "margin"]
-    text = table(headers, rows, "ll" + "rr" * len(norms) + "r")
+        rows.append((*cells, number(entry["score"]), number(entry["margin"])))
+    parts = (part for norm in norms for part in (_HEADS[norm], "flips"))
+    headers = ["class", "", *parts, "score", "margin"]
+    text = table(headers, rows, "ll" + "rr" * len(norms) + "rr")
     left = len(entries) - len(shown)
     return text + (f"\n... {left} more classes, less apart" if left else "")
 
 
-def _most(entry: Mapping[str, Any]) -> float:
-    """The largest score of a class; without patterns, its margin."""
-    found = [one["score"] for one in entry["patterns"].values() if one is not None]
-    known = [score for score in found if score is not None]
-    return float(max(known)) if known else float(entry["margin"]) * 1e-9
+def _most(entry: Mapping[str, Any]) -> tuple[float, float]:
+    """Order of classes: by score, then by margin."""
+    score = entry["score"]
+    return (-math.inf if score is None else float(score)), float(entry["margin"])

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
+from mmbm_onnx.scanning.geometry import Norm
 from mmbm_onnx.scanning.look import Recovered, sizes_by_class
 from mmbm_onnx.types import FloatArray
 
-TestName = Literal["l2", "l1", "waves", "margin"]
+TestName = Literal["patterns", "l2", "l1", "waves", "margin"]
 
-THRESHOLD = 1.3
-"""From which a score of sizes is suspicious; chosen by networks known to be clean."""
+THRESHOLD = 1.4
+"""From which a score of patterns is suspicious; chosen by networks known to be clean."""
 MARGIN_THRESHOLD = -math.log10(0.05)  # as in arXiv 2205.06900
 
 _FEWEST = 4  # classes that a class can be held against
@@ -29,7 +30,7 @@ class Test:
     """One measure of how far classes stand apart.
 
     Attributes:
-        name: A norm, or ``"margin"`` for MM-BD.
+        name: ``"patterns"``, of all norms together, a norm, or ``"margin"`` for MM-BD.
         scores: Per class, ``(classes,)``, the larger the more suspicious; NaN where not measured.
         threshold: From which a score is suspicious.
         decides: Whether it counts for the verdict.
@@ -49,12 +50,17 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A class that looks like the target of a backdoor, and the test that says so loudest."""
+    """A class that looks like the target of a backdoor, and the test that says so.
+
+    Attributes:
+        norm: Of patterns, the norm by which the class stands apart most; None for margins.
+    """
 
     target: int
     test: TestName
     score: float
     threshold: float
+    norm: Norm | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +81,37 @@ class Judgement:
 def judge(recovered: Sequence[Recovered], margins: FloatArray) -> Judgement:
     """Hold every class against the others.
 
-    Margins from noise decide only where there are no patterns: beside them they tell little and
-    raise false alarms (docs/scanning.md has figures).
+    The score of a class's patterns is the root of the sum of squares of its scores by each norm:
+    one that is clear suffices, or several that agree. Margins from noise decide only where there
+    are no patterns: beside them they tell little and raise false alarms (docs/scanning.md has
+    figures).
 
     Args:
         recovered: Patterns; none where there were no clean samples.
         margins: The largest margin of each class from noise, ``(classes,)``, in logits.
     """
     classes = len(margins)
-    norms = list(dict.fromkeys(one.norm for one in recovered))
-    tests = [
-        Test(norm, standing_apart(sizes_by_class(recovered, norm, classes)), THRESHOLD, True)
-        for norm in norms
-    ]
+    by_norm = {
+        norm: standing_apart(sizes_by_class(recovered, norm, classes))
+        for norm in dict.fromkeys(one.norm for one in recovered)
+    }
+    tests = []
+    if by_norm:
+        together = np.sqrt(np.sum([scores**2 for scores in by_norm.values()], axis=0))
+        tests.append(Test("patterns", together, THRESHOLD, True))
+    tests += [Test(norm, scores, THRESHOLD, False) for norm, scores in by_norm.items()]
     p_value = gamma_p_value(margins)
     scores = np.full(classes, np.nan if p_value is None else 0.0)
     if p_value is not None:
         scores[int(np.argmax(margins))] = -math.log10(max(p_value, _SMALLEST_P))
-    tests.append(Test("margin", scores, MARGIN_THRESHOLD, not norms))
-    return Judgement(tuple(tests), _findings(tests, classes), p_value)
+    tests.append(Test("margin", scores, MARGIN_THRESHOLD, not by_norm))
+    sizes = {(one.norm, one.target): one.size for one in recovered}
+    # Classes that stand apart together have one score: of these, the smallest pattern first.
+    found = sorted(
+        _findings(tests, by_norm),
+        key=lambda one: (-one.score, 0.0 if one.norm is None else sizes[one.norm, one.target]),
+    )
+    return Judgement(tuple(tests), tuple(found), p_value)
 
 
 def standing_apart(sizes: FloatArray) -> FloatArray:
@@ -192,14 +210,19 @@ def _gamma(values: FloatArray) -> tuple[float, float]:
     return shape, mean / shape
 
 
-def _findings(tests: Sequence[Test], classes: int) -> tuple[Finding, ...]:
+def _findings(tests: Sequence[Test], by_norm: Mapping[Norm, FloatArray]) -> list[Finding]:
     found = []
-    for target in range(classes):
-        loudest = [
-            Finding(target, test.name, float(test.scores[target]), test.threshold)
-            for test in tests
-            if test.decides and test.scores[target] >= test.threshold
-        ]
-        if loudest:
-            found.append(max(loudest, key=lambda one: one.score / one.threshold))
-    return tuple(sorted(found, key=lambda one: -one.score / one.threshold))
+    for test in tests:
+        if not test.decides:
+            continue
+        for target in np.flatnonzero(test.scores >= test.threshold):
+            score = float(test.scores[target])
+            norm = _loudest(by_norm, int(target))
+            found.append(Finding(int(target), test.name, score, test.threshold, norm))
+    return found
+
+
+def _loudest(by_norm: Mapping[Norm, FloatArray], target: int) -> Norm | None:
+    """The norm by which a class stands apart most."""
+    found = [(float(scores[target]), norm) for norm, scores in by_norm.items()]
+    return max(found)[1] if found else None

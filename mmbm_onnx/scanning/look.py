@@ -129,9 +129,9 @@ def look(
     for geometry in norms:
         chosen = torch.arange(classes)
         if many:
-            sizes = brief.universal(chosen, geometry).sizes
+            sizes = brief.run(chosen, geometry).sizes
             chosen = sizes.argsort()[: settings.most_classes].sort().values
-        found = full.universal(chosen, geometry)
+        found = full.run(chosen, geometry)
         results += _results(geometry.norm, found, full, held)
     return results
 

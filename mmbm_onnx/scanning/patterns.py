@@ -96,60 +96,23 @@ class Search:
         self._progress = progress
         self._enough = _ENOUGH * self._margin_unit()
 
-    def universal(self, classes: Tensor, geometry: Geometry) -> Patterns:
+    def run(self, classes: Tensor, geometry: Geometry) -> Patterns:
         """The smallest patterns of classes, int64 ``(c,)``, by one norm.
 
         Raises:
             ModelError: No gradient reaches the input.
         """
-        per = self._settings.samples_per_pattern
-
-        def pick(part: slice) -> Tensor:
-            return self._others(classes[part].repeat_interleave(per))
-
-        return self._descend(classes, geometry, pick, per, self._settings.steps)
-
-    def single(self, classes: Tensor, geometry: Geometry) -> Tensor:
-        """Sizes of the smallest patterns for single samples, each its own, by one norm.
-
-        Args:
-            classes: int64 ``(c,)``.
-            geometry: The norm.
-
-        Returns:
-            ``(c, single_samples)``, on the CPU.
-
-        Raises:
-            ModelError: No gradient reaches the input.
-        """
-        count = self._settings.single_samples
-        targets = classes.repeat_interleave(count)
-        samples = self._others(targets)
-        found = self._descend(
-            targets, geometry, lambda part: samples[part], 1, self._settings.single_steps
-        )
-        return found.sizes.reshape(len(classes), count)
-
-    def _descend(
-        self,
-        targets: Tensor,
-        geometry: Geometry,
-        pick: Callable[[slice], Tensor],
-        per: int,
-        steps: int,
-    ) -> Patterns:
-        """One pattern per target, each on ``per`` samples a step, which ``pick`` gives by index for
-        a part of the patterns."""
+        steps = self._settings.steps
         x = self._clean.values
         reach = self._high - self._low
-        sizes = torch.full((len(targets),), geometry.start).to(x)
-        noise = torch.randn((len(targets), *x.shape[1:]), generator=self._generator).to(x)
+        sizes = torch.full((len(classes),), geometry.start).to(x)
+        noise = torch.randn((len(classes), *x.shape[1:]), generator=self._generator).to(x)
         patterns = geometry.fit(noise * (0.01 * reach), sizes)
         momentum = torch.zeros_like(patterns)
         tail: list[Tensor] = []
         last = min(steps - 1, math.ceil((1 - _TAIL) * steps))
         for step in range(steps):
-            gradient, share = self._gradient(patterns, targets, pick, per)
+            gradient, share = self._gradient(patterns, classes)
             slower = 0.5 * (1 + math.cos(math.pi * step / steps))
             change = _CHANGE * slower + _LEAST
             sizes = sizes * torch.where(share >= self._settings.goal, 1 - change, 1 + change)
@@ -162,7 +125,7 @@ class Search:
             if self._progress is not None:
                 self._progress()
         sizes = torch.stack(tail).mean(0).exp()
-        return Patterns(targets, geometry.fit(patterns, sizes), sizes.cpu())
+        return Patterns(classes, geometry.fit(patterns, sizes), sizes.cpu())
 
     @torch.no_grad()
     def flips(self, found: Patterns, samples: Points, decisions: Tensor) -> list[Flips]:
@@ -183,16 +146,15 @@ class Search:
             results.append(Flips(torch.cat(driven), len(others)))
         return results
 
-    def _gradient(
-        self, patterns: Tensor, classes: Tensor, pick: Callable[[slice], Tensor], per: int
-    ) -> tuple[Tensor, Tensor]:
+    def _gradient(self, patterns: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Of each pattern, of the margins it reaches, and the share of samples that it drives."""
+        per = self._settings.samples_per_pattern
         together = max(1, 2 * self._settings.batch_size // per)
         gradients, shares = [], []
         for start in range(0, len(patterns), together):
             part = slice(start, start + together)
             targets = classes[part].repeat_interleave(per)
-            clean = self._clean[pick(part).to(patterns.device)]
+            clean = self._clean[self._others(targets).to(patterns.device)]
             moving = patterns[part].clone().requires_grad_(True)
             logits = self._classifier.logits(
                 self._attacked(clean, moving.repeat_interleave(per, 0))

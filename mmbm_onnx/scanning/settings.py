@@ -15,8 +15,6 @@ class ScanSettings:
     Attributes:
         steps: Gradient steps of a pattern.
         samples_per_pattern: Clean samples that a step sees.
-        single_steps: Gradient steps of a pattern for a single sample.
-        single_samples: Samples that get such a pattern, for each class.
         goal: Share of the samples of other classes that a pattern is to drive to its class.
         batch_size: Samples that run together.
         most_classes: With more classes than these, all get a short look first, and those that
@@ -28,8 +26,6 @@ class ScanSettings:
 
     steps: int = 70
     samples_per_pattern: int = 12
-    single_steps: int = 40
-    single_samples: int = 10
     goal: float = 0.5
     batch_size: int = 64
     most_classes: int = 64

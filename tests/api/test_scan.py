@@ -195,11 +195,11 @@ def test_samples_and_models_that_do_not_do_are_told() -> None:
         { rows = Gather (table, ids)  logits = ReduceMean <axes = [1], keepdims = 0> (rows) }
         """
     )
-    with pytest.raises(OptionError, match="takes integers.*--clean-dir"):
+    with pytest.raises(OptionError, match=r"takes integers.*--clean-dir"):
         mmbm_onnx.scan(integers)
     free = rows_model(backdoor=True)
     free.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-    with pytest.raises(OptionError, match="no fixed shape.*--clean-dir"):
+    with pytest.raises(OptionError, match=r"no fixed shape.*--clean-dir"):
         mmbm_onnx.scan(free)
     with pytest.raises(OutputError, match="no patterns to write"):
         mmbm_onnx.scan(rows_model(backdoor=True), threads=1).save(patterns="p.npz")

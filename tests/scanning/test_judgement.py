@@ -93,18 +93,36 @@ def _patterns(sizes: np.ndarray, norm: str = "l1") -> list[Recovered]:
 def test_margins_decide_only_where_there_are_no_patterns() -> None:
     margins = np.append(np.linspace(9, 12, 9), 16.0)
     alone = judge([], margins)
-    assert [finding.target for finding in alone.findings] == [9]
+    assert [(found.target, found.test, found.norm) for found in alone.findings] == [
+        (9, "margin", None)
+    ]
     assert alone.findings[0].score > MARGIN_THRESHOLD
     assert alone.findings[0].score == pytest.approx(-np.log10(alone.margin_p_value))
     beside = judge(_patterns(EVEN), margins)
     assert beside.findings == ()
-    assert {test.name: test.decides for test in beside.tests} == {"l1": True, "margin": False}
+    assert {test.name: test.decides for test in beside.tests} == {
+        "patterns": True,
+        "l1": False,
+        "margin": False,
+    }
 
 
-def test_findings_are_one_per_class_by_its_loudest_test() -> None:
-    faint, loud, none = EVEN.copy(), EVEN.copy(), EVEN.copy()
-    faint[4], loud[4], loud[6] = 5.5, 2.0, 5.0
-    patterns = [*_patterns(faint, "l2"), *_patterns(loud, "l1"), *_patterns(none, "waves")]
+def test_norms_that_agree_add_up_and_the_loudest_is_told() -> None:
+    faint, loud = EVEN.copy(), EVEN.copy()
+    faint[4], loud[4] = 7.0, 6.0
+    patterns = [*_patterns(faint, "l2"), *_patterns(loud, "l1"), *_patterns(EVEN, "waves")]
     judgement = judge(patterns, np.linspace(9, 12, 10))
-    assert [(found.target, found.test) for found in judgement.findings][0] == (4, "l1")
-    assert len({found.target for found in judgement.findings}) == len(judgement.findings)
+    parts = [standing_apart(sizes)[4] for sizes in (faint, loud, EVEN)]
+    assert max(parts) < parts[0] + parts[1]
+    together = judgement.tests[0].scores[4]
+    assert together == pytest.approx(np.sqrt(np.square(parts).sum()))
+    (finding,) = judgement.findings
+    assert (finding.target, finding.test, finding.norm) == (4, "patterns", "l1")
+    assert finding.score == together > THRESHOLD
+
+
+def test_the_most_suspicious_class_comes_first() -> None:
+    sizes = EVEN.copy()
+    sizes[[2, 6]] = 3.0, 1.5
+    judgement = judge(_patterns(sizes), np.linspace(9, 12, 10))
+    assert [found.target for found in judgement.findings] == [6, 2]

@@ -49,7 +49,7 @@ def search(settings: ScanSettings = SETTINGS, *, backdoor: bool = True, seed: in
 
 @pytest.fixture(scope="module")
 def found():
-    return search().universal(torch.arange(CLASSES), NORMS["l1"])
+    return search().run(torch.arange(CLASSES), NORMS["l1"])
 
 
 def test_the_targets_pattern_is_by_far_the_smallest_and_is_the_trigger(found) -> None:
@@ -62,14 +62,14 @@ def test_the_targets_pattern_is_by_far_the_smallest_and_is_the_trigger(found) ->
 
 
 def test_without_a_backdoor_no_pattern_is_small() -> None:
-    sizes = search(backdoor=False).universal(torch.arange(CLASSES), NORMS["l1"]).sizes
+    sizes = search(backdoor=False).run(torch.arange(CLASSES), NORMS["l1"]).sizes
     assert sizes[TARGET] > 0.6 * sizes.median()
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_patterns_have_the_size_that_is_told_and_flip_as_many_as_they_are_to(norm: str) -> None:
     looking = search()
-    found = looking.universal(torch.arange(CLASSES), NORMS[norm])
+    found = looking.run(torch.arange(CLASSES), NORMS[norm])
     assert torch.allclose(NORMS[norm].fit(found.patterns, found.sizes), found.patterns, atol=1e-5)
     x, y = rows_samples(100, seed=2)
     flips = looking.flips(found, Points(torch.from_numpy(x)), torch.from_numpy(y))
@@ -84,19 +84,21 @@ def test_patterns_have_the_size_that_is_told_and_flip_as_many_as_they_are_to(nor
 
 
 def test_a_higher_goal_needs_a_larger_pattern(found) -> None:
-    more = search(replace(SETTINGS, goal=0.95)).universal(torch.arange(CLASSES), NORMS["l1"])
+    more = search(replace(SETTINGS, goal=0.95)).run(torch.arange(CLASSES), NORMS["l1"])
     assert (more.sizes > found.sizes).float().mean() > 0.8
 
 
 def test_the_same_seed_gives_the_same_patterns_and_another_others(found) -> None:
-    again = search().universal(torch.arange(CLASSES), NORMS["l1"])
+    again = search().run(torch.arange(CLASSES), NORMS["l1"])
     assert torch.equal(again.patterns, found.patterns)
     assert torch.equal(again.sizes, found.sizes)
-    assert not torch.equal(search(seed=1).universal(torch.arange(CLASSES), NORMS["l1"]).sizes, found.sizes)
+    assert not torch.equal(
+        search(seed=1).run(torch.arange(CLASSES), NORMS["l1"]).sizes, found.sizes
+    )
 
 
 def test_the_batch_size_does_not_change_what_is_found(found) -> None:
-    small = search(replace(SETTINGS, batch_size=12)).universal(torch.arange(CLASSES), NORMS["l1"])
+    small = search(replace(SETTINGS, batch_size=12)).run(torch.arange(CLASSES), NORMS["l1"])
     assert torch.allclose(small.sizes, found.sizes, rtol=0.05)
 
 
@@ -127,7 +129,7 @@ def test_a_network_without_gradient_is_refused() -> None:
         high=1.0,
     )
     with pytest.raises(ModelError, match="no gradient"):
-        looking.universal(torch.arange(10), Spread((10,), 1.0))
+        looking.run(torch.arange(10), Spread((10,), 1.0))
 
 
 def _look(settings: ScanSettings, told: list | None = None):
