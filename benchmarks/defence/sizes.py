@@ -62,13 +62,13 @@ def full(*, cifar10: bool = False) -> list[Cell]:
     for seed in range(_SEEDS):
         for name in attacks.NAMES:
             for dataset, network in (_MEETS[name][seed], _CIFAR10)[: 1 + cifar10]:
-                victim = _victim(dataset, network, name, seed)
+                victim = victim_of(dataset, network, name, seed)
                 cells += [Cell(victim, method) for method in ALL_METHODS]
                 cells += [Cell(victim, DEFAULT, size) for size in CLEAN_SIZES if size != 500]
     for name, shares in _SHARES.items():
         for seed, (dataset, network) in enumerate(_MEETS[name]):
             for share in shares:
-                victim = _victim(dataset, network, name, seed, share)
+                victim = victim_of(dataset, network, name, seed, share)
                 cells += [Cell(victim, method) for method in ("none", DEFAULT)]
     return cells
 
@@ -79,9 +79,10 @@ def first_of(names: Collection[str]) -> list[Victim]:
     return [victim for victim in found if victim.attack in names and victim.seed == 0]
 
 
-def _victim(
+def victim_of(
     dataset: str, network: str, attack: str, seed: int, share: float | None = None
 ) -> Victim:
+    """A victim with as many training samples and passes as its data set has in the full size."""
     return Victim(
         dataset,
         network,

@@ -1,0 +1,68 @@
+"""The networks that are scanned, and what is kept of a scan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mmbm_onnx
+from benchmarks.defence import attacks, networks, sizes, victims
+from benchmarks.defence.victims import Victim
+from mmbm_onnx.report.pieces import library_versions
+
+DATASETS = ("mnist", "fashion", "shapes")
+CHOSEN_BY = (0, 1, 2, 3, 4)
+"""Seeds of the clean networks that the threshold was chosen by."""
+FRESH = (5,)
+"""Seeds of clean networks that nothing was chosen by."""
+_CLEAN = 500
+
+
+def all_of_them() -> list[Victim]:
+    """The defence benchmark's victims, and more clean networks."""
+    attacked = dict.fromkeys(cell.victim for cell in sizes.full() if cell.victim.share is None)
+    seeds = [seed for seed in (*CHOSEN_BY, *FRESH) if seed > 2]
+    clean = [
+        sizes.victim_of(dataset, network, attacks.CLEAN, seed)
+        for seed in seeds
+        for dataset in DATASETS
+        for network in networks.NAMES
+    ]
+    return [*attacked, *clean]
+
+
+def scan(victim: Victim, store: Path) -> dict[str, Any]:
+    """Scan one network; it is trained first if it is not in the store.
+
+    Returns:
+        ``scores`` by test, the largest of any class, and its class in ``likeliest``; ``targets``
+        are the classes that its backdoor leads to.
+    """
+    trained = victims.make(victim, store)
+    x, y = (part[:_CLEAN] for part in trained.clean)
+    found = mmbm_onnx.scan(trained.model, (x, y), seed=victim.seed, threads=1).report
+    targets = [] if trained.triggered is None else np.unique(trained.triggered[2]).tolist()
+    return {
+        "network": victim.label,
+        "dataset": victim.dataset,
+        "attack": victim.attack,
+        "seed": victim.seed,
+        "targets": targets,
+        "suspected": [finding["class"] for finding in found["findings"]],
+        "scores": {test["name"]: test["score"] for test in found["tests"]},
+        "likeliest": int(np.argmax([entry["score"] for entry in found["classes"]])),
+        "largest_margin": int(np.argmax([entry["margin"] for entry in found["classes"]])),
+        "seconds": round(sum(found["seconds"].values()), 1),
+        "settings": found["settings"],
+        "libraries": library_versions(),
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """What was measured before."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
