@@ -51,6 +51,12 @@ from .targets import check_outputs
     help="The report as a page with figures, in one file that loads nothing.",
 )
 @click.option(
+    "--scan",
+    "scanned",
+    is_flag=True,
+    help="Scan the model for a backdoor, too, and show on the page what was recovered.",
+)
+@click.option(
     "--method",
     type=click.Choice(["mmac-universal", "mmac", "mmbm", "mmac-reference"]),
     default="mmac-universal",
@@ -159,6 +165,7 @@ def harden(
     no_detector: bool,
     report_path: Path | None,
     html_path: Path | None,
+    scanned: bool,
     style: str,
     quiet: bool,
     force: bool,
@@ -185,6 +192,8 @@ def harden(
         raise click.UsageError("--no-detector and --cascade always exclude each other")
     if no_detector and options["shadow"] in ("half", "int8"):
         raise click.UsageError(f"--no-detector and --shadow {options['shadow']} exclude each other")
+    if scanned and html_path is None:
+        raise click.UsageError("--scan needs --html, the page that shows what it recovers")
     outputs = _outputs(model, output, detector_output, report_path, html_path)
     if no_detector:
         del outputs["detector_output"]
@@ -211,6 +220,16 @@ def harden(
             restart=force,
             **options,
         )
+        if scanned:
+            same = ("input_name", "logits_name", "device", "provider", "threads", "seed")
+            found = mmbm_onnx.scan(
+                model,
+                clean,
+                preprocessing=preprocessing,
+                progress=progress,
+                **{name: options[name] for name in same},
+            )
+            result = result.with_scan(found)
     report = result.save(force=force, **outputs)
     if not quiet:
         for line in result.warnings:

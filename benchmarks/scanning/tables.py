@@ -28,10 +28,10 @@ def render(records: Sequence[dict[str, Any]]) -> str:
     fresh = [record for record in clean if record["seed"] in FRESH]
     parts = [
         "# What `scan` finds",
-        f"{len(attacked)} networks with a backdoor, {len(clean)} without, 500 clean samples. ROC-AUC "
-        "of the largest score of any class; shares of networks in percent, at the threshold "
-        f"{THRESHOLD:g} for patterns and a p-value of 5 % for margins. The threshold was chosen by "
-        f"the clean networks but the {len(fresh)} of the last column but one.",
+        f"{len(attacked)} networks with a backdoor, {len(clean)} without, 500 clean samples. "
+        "ROC-AUC of the largest score of any class; shares of networks in percent, at the "
+        f"threshold {THRESHOLD:g} for patterns and a p-value of 5 % for margins. The threshold was "
+        f"chosen by clean networks, but not by the {len(fresh)} fresh ones.",
         "## Tests",
         _tests(attacked, clean, fresh),
         "## Attack by attack",
@@ -52,26 +52,21 @@ def _tests(
     fresh: Sequence[dict[str, Any]],
 ) -> str:
     lines = [
-        "| test | ROC-AUC | without attacks on single source classes | backdoored, found | clean, "
-        "suspected | of these, fresh | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| test | ROC-AUC | the same without attacks on single classes | backdoored, found | "
+        "clean, suspected | of these, fresh |",
+        "|---|---|---|---|---|---|",
     ]
     general = [one for one in attacked if one["attack"] not in _SOURCE_SPECIFIC]
-    seconds = np.mean([record["seconds"] for record in (*attacked, *clean)])
     for name, text in _TESTS.items():
         limit = MARGIN_THRESHOLD if name == "margin" else THRESHOLD
         all_, some, low, new = (
             [record["scores"][name] or 0.0 for record in records]
             for records in (attacked, general, clean, fresh)
         )
-        shares = [_share(np.asarray(part) >= limit) for part in (all_, low, new)]
-        lines.append(
-            f"| {text} | {auc(all_, low):.2f} | {auc(some, low):.2f} | {' | '.join(shares)} | "
-            f"{seconds:.0f} |"
-            if name == "patterns"
-            else f"| {text} | {auc(all_, low):.2f} | {auc(some, low):.2f} | {' | '.join(shares)} |  |"
-        )
-    return "\n".join(lines)
+        shares = " | ".join(_share(np.asarray(part) >= limit) for part in (all_, low, new))
+        lines.append(f"| {text} | {auc(all_, low):.2f} | {auc(some, low):.2f} | {shares} |")
+    seconds = np.mean([record["seconds"] for record in (*attacked, *clean)])
+    return "\n".join([*lines, "", f"A scan took {seconds:.0f} seconds on average, one thread."])
 
 
 def _by_attack(attacked: Sequence[dict[str, Any]]) -> str:

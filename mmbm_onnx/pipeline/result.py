@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from mmbm_onnx.data.state_file import is_checkpoint
-from mmbm_onnx.errors import OutputError
+from mmbm_onnx.errors import OptionError, OutputError
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.graph.files import contents, digest
 from mmbm_onnx.graph.write import Content, write_files
+from mmbm_onnx.pipeline.scan_result import ScanResult
 from mmbm_onnx.report.html.harden import harden_page
 from mmbm_onnx.report.html.material import Material, RecoveredTrigger
 from mmbm_onnx.report.json_report import to_json, with_files
@@ -51,6 +52,16 @@ class HardenResult:
     def passed(self) -> bool:
         """Whether all gates hold."""
         return all(gate.passed for gate in self.gates)
+
+    def with_scan(self, scan: ScanResult) -> HardenResult:
+        """The same, with the triggers that a scan of the original recovered, for the page.
+
+        Raises:
+            OptionError: The scan is of another model.
+        """
+        if scan.report["model"]["sha256"] != self.report["model"]["sha256"]:
+            raise OptionError("the scan is of another model than the hardening")
+        return replace(self, triggers=scan.triggers())
 
     def save(
         self,

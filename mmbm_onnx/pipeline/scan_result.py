@@ -12,10 +12,13 @@ import numpy as np
 
 from mmbm_onnx.errors import OutputError
 from mmbm_onnx.graph.write import Content, write_files
+from mmbm_onnx.report.html.material import RecoveredTrigger
 from mmbm_onnx.report.json_report import to_json
 from mmbm_onnx.report.sarif import scan_sarif
 from mmbm_onnx.scanning.look import Recovered
-from mmbm_onnx.types import Interface, Samples
+from mmbm_onnx.types import IntArray, Interface, Samples
+
+_SHOWN = 6  # samples beside a recovered trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,17 @@ class ScanResult:
             without clean samples. To be added to samples (of a model that takes integers, to what
             they are embedded as).
         held: The clean samples that patterns were tried on; None without clean samples.
+        decisions: The model's of them, int64 ``(n,)``; likewise.
+        limits: Smallest and largest value of valid inputs (of a model that takes integers, of
+            what they are embedded as).
         interface: How the model is fed and read.
     """
 
     report: dict[str, Any]
     recovered: tuple[Recovered, ...]
     held: Samples | None
+    decisions: IntArray | None
+    limits: tuple[float, float]
     interface: Interface
 
     @property
@@ -50,6 +58,49 @@ class ScanResult:
     def warnings(self) -> tuple[str, ...]:
         """One line each."""
         return tuple(self.report["warnings"])
+
+    def triggers(self, most: int = 3) -> tuple[RecoveredTrigger, ...]:
+        """What the suspected classes' patterns look like, and what they do to samples.
+
+        Args:
+            most: How many at most.
+
+        Returns:
+            The most suspicious first; of a model that is not suspicious, that of its most exposed
+            class, said to be no suspect. None where patterns are no samples (without clean samples,
+            or for a model that takes integers).
+        """
+        if self.held is None or self.interface.start is not None or not self.recovered:
+            return ()
+        findings = self.report["findings"]
+        chosen = [(finding["class"], finding["norm"], True) for finding in findings[:most]]
+        if not chosen:
+            exposed = max(self.report["classes"], key=lambda entry: entry["score"] or -1.0)
+            known = {n: one["score"] or 0.0 for n, one in exposed["patterns"].items() if one}
+            if not known:
+                return ()
+            chosen = [(exposed["class"], max(known, key=lambda norm: known[norm]), False)]
+        found = {(one.target, one.norm): one for one in self.recovered}
+        return tuple(
+            self._trigger(found[target, norm], suspected) for target, norm, suspected in chosen
+        )
+
+    def _trigger(self, one: Recovered, suspected: bool) -> RecoveredTrigger:
+        assert self.held is not None and self.decisions is not None
+        shown = one.flipped[:_SHOWN]
+        before = self.held.x[shown].astype(np.float32)
+        low, high = self.limits
+        return RecoveredTrigger(
+            class_index=one.target,
+            pattern=one.pattern,
+            before=before,
+            after=np.clip(before + one.pattern, low, high),
+            flipped_share=one.flipped_share,
+            size=float(np.sqrt(np.mean(np.square(one.pattern, dtype=np.float64)))) / (high - low),
+            decided_before=self.decisions[shown],
+            decided_after=np.full(len(shown), one.target),
+            suspected=suspected,
+        )
 
     def to_sarif(self) -> dict[str, Any]:
         """The findings as SARIF 2.1.0."""

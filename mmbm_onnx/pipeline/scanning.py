@@ -35,7 +35,7 @@ from mmbm_onnx.scanning.judgement import Judgement, judge
 from mmbm_onnx.scanning.look import Recovered, geometries, look
 from mmbm_onnx.scanning.noise import largest_margins
 from mmbm_onnx.scanning.settings import ScanSettings
-from mmbm_onnx.types import FloatArray, Interface, Samples
+from mmbm_onnx.types import FloatArray, IntArray, Interface, Samples
 
 _PARITY_SAMPLES = 8
 
@@ -90,7 +90,11 @@ class Scanning:
                 parity = check_parity(
                     classifier, proto, like.x[:_PARITY_SAMPLES], provider=self.provider
                 )
-            recovered, margins = self._look(classifier, interface, like, clean, settings, clock)
+            points = classifier.points(torch.from_numpy(like.x), settings.batch_size)
+            limits = self._limits(points, like)
+            recovered, decisions, margins = self._look(
+                classifier, interface, points, clean, settings, limits, clock
+            )
         judgement = judge(recovered, margins)
         names = () if clean is None else clean.fit.class_names
         report = scan_report(
@@ -126,6 +130,8 @@ class Scanning:
             report=report,
             recovered=recovered,
             held=None if clean is None else clean.held,
+            decisions=decisions,
+            limits=limits,
             interface=interface,
         )
 
@@ -139,31 +145,38 @@ class Scanning:
         told = clean_set(samples, len(fit), len(held), examined.decided)
         return _Clean(fit, held, told, examined.providers, examined.warnings)
 
+    def _limits(self, points: Points, like: Samples) -> tuple[float, float]:
+        """Smallest and largest value of valid inputs."""
+        low, high = self.input_range or (float(points.values.min()), float(points.values.max()))
+        if not low < high:
+            raise DataError(f"{like.source}: all values are {low}; nothing can be added to them")
+        return low, high
+
     def _look(
         self,
         classifier: Classifier,
         interface: Interface,
-        like: Samples,
+        points: Points,
         clean: _Clean | None,
         settings: ScanSettings,
+        limits: tuple[float, float],
         clock: Clock,
-    ) -> tuple[tuple[Recovered, ...], FloatArray]:
+    ) -> tuple[tuple[Recovered, ...], IntArray | None, FloatArray]:
         generator = torch.Generator().manual_seed(self.seed)
         size = settings.batch_size
-        points = classifier.points(torch.from_numpy(like.x), size)
-        low, high = self.input_range or (float(points.values.min()), float(points.values.max()))
-        if not low < high:
-            raise DataError(f"{like.source}: all values are {low}; nothing can be added to them")
+        low, high = limits
         recovered: list[Recovered] = []
+        decided = None
         with clock.phase("patterns", told=False):
             if clean is not None:
                 held = classifier.points(torch.from_numpy(clean.held.x), size)
+                decided = _decisions(classifier, held, size)
                 channels, along = _axes(interface, points)
                 recovered = look(
                     classifier,
                     points,
                     _decisions(classifier, points, size),
-                    (held, _decisions(classifier, held, size)),
+                    (held, decided),
                     interface.classes,
                     geometries(
                         tuple(points.values.shape[1:]),
@@ -188,7 +201,8 @@ class Scanning:
                 high=high,
                 progress=clock.teller("noise"),
             )
-        return tuple(recovered), margins.double().numpy()
+        told = None if decided is None else decided.numpy()
+        return tuple(recovered), told, margins.double().numpy()
 
     def _execution(self, clean: _Clean | None) -> Execution:
         ran = (resolve_provider(self.provider),) if clean is None else clean.providers

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 import torch
 from rows import CLASSES, SIDE, TARGET, rows_model, rows_samples
@@ -162,6 +163,42 @@ def test_files_are_written_all_or_none(found, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists() and paths["report"].read_bytes() == before
     with pytest.raises(OutputError, match="same file"):
         found.save(report=tmp_path / "one", sarif=tmp_path / "one")
+
+
+def test_triggers_show_what_the_pattern_does(found) -> None:
+    (trigger,) = found.triggers()
+    assert trigger.class_index == TARGET and trigger.suspected
+    low, high = found.limits
+    assert np.allclose(trigger.after, np.clip(trigger.before + trigger.pattern, low, high))
+    assert 0 < len(trigger.before) <= 6
+    assert (trigger.decided_before != TARGET).all() and (trigger.decided_after == TARGET).all()
+    logits = onnx.reference.ReferenceEvaluator(rows_model(backdoor=True))
+    for samples, decided in (
+        (trigger.before, trigger.decided_before),
+        (trigger.after, trigger.decided_after),
+    ):
+        assert logits.run(None, {"image": samples})[0].argmax(1).tolist() == decided.tolist()
+    rms = np.sqrt((trigger.pattern.astype(float) ** 2).mean())
+    assert trigger.size == pytest.approx(rms / (high - low))
+
+
+def test_a_model_that_is_not_suspicious_shows_its_most_exposed_class_as_no_suspect() -> None:
+    clean = mmbm_onnx.scan(rows_model(backdoor=False), rows_samples(100, seed=1), threads=1)
+    (trigger,) = clean.triggers()
+    assert not trigger.suspected
+    assert mmbm_onnx.scan(rows_model(backdoor=False), threads=1).triggers() == ()
+
+
+def test_a_hardening_takes_the_triggers_of_a_scan_of_its_model_alone(found) -> None:
+    def harden(backdoor: bool):
+        return mmbm_onnx.harden(
+            rows_model(backdoor=backdoor), rows_samples(100, seed=1), epochs=2, threads=1
+        )
+
+    result = harden(True).with_scan(found)
+    assert [one.class_index for one in result.triggers] == [TARGET]
+    with pytest.raises(OptionError, match="another model"):
+        harden(False).with_scan(found)
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,16 @@ def test_bad_options_are_one_line_and_nothing_is_written(
 def test_quiet_says_nothing_but_by_the_exit_status(folder: Path) -> None:
     done = scan(folder, "bad.onnx", "-q")
     assert (done.status, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_harden_shows_what_a_scan_recovers_on_its_page(folder: Path) -> None:
+    page = folder / "page.html"
+    args = ("harden", folder / "bad.onnx", "--clean-dir", folder / "clean.npz", "--epochs", "2")
+    refused = mmbm(*args, *FAST, "--scan")
+    assert refused.status == 2 and "--scan needs --html" in refused.error
+    mmbm(*args, *FAST, "--max-accuracy-drop", "1", "--html", page, "--scan")
+    text = page.read_text("utf-8")
+    section = text.split('<section id="triggers">')[1].split("</section>")[0]
+    assert "1 of 1 is suspect" in section
+    assert section.count("data:image/png") >= 3
+    assert "no scan" not in section.lower()
