@@ -40,7 +40,7 @@ from .targets import check_outputs
     "--steps",
     type=click.IntRange(min=1),
     metavar="INT",
-    help="Gradient steps of a pattern.  [default: 70]",
+    help="Gradient steps of a pattern.  [default: 60]",
 )
 @click.option("--report", "report_path", type=OUTPUT, help="Write the JSON report here.")
 @click.option("--sarif", "sarif_path", type=OUTPUT, help="Write the findings here as SARIF.")

@@ -4,7 +4,8 @@
 
 Those with one are the victims of ``benchmarks.defence``, those without are trained the same way on
 clean data. Results are added to ``benchmarks/results/scanning.jsonl``, a line per network; what is
-there is not measured again. ``scanning.md`` is made from them anew each time.
+there is not measured again. ``scanning.md`` is made from them anew each time, and with
+``--publish`` the tables in ``docs/scanning.md``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs/scanning.md"
+BEGIN, END = "<!-- scanning: begin -->", "<!-- scanning: end -->"
 
 
 def main() -> None:
@@ -29,6 +32,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=results)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, a thread each")
     parser.add_argument("--render-only", action="store_true", help="measure nothing")
+    parser.add_argument("--publish", action="store_true", help="write docs/scanning.md's tables")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
     from benchmarks.scanning import networks, tables
@@ -53,6 +57,11 @@ def main() -> None:
     if not options.render_only:
         options.results.write_text("".join(json.dumps(record) + "\n" for record in records))
     options.results.with_suffix(".md").write_text(tables.render(records))
+    if options.publish:
+        before, rest = PAGE.read_text("utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        text = f"{before}{BEGIN}\n\n{tables.for_readers(records)}\n\n{END}{after}"
+        PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

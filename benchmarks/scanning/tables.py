@@ -22,22 +22,25 @@ _SOURCE_SPECIFIC = ("badnets-one-to-one", "badnets-all-to-all")
 
 
 def render(records: Sequence[dict[str, Any]]) -> str:
-    """Tables of all networks that were scanned."""
+    """Tables of all networks that were scanned, a page by themselves."""
+    return f"# What `scan` finds\n\n{for_readers(records)}\n"
+
+
+def for_readers(records: Sequence[dict[str, Any]]) -> str:
+    """The same for a page that has a heading already."""
     clean = [record for record in records if record["attack"] == attacks.CLEAN]
     attacked = [record for record in records if record["attack"] != attacks.CLEAN]
     fresh = [record for record in clean if record["seed"] in FRESH]
     parts = [
-        "# What `scan` finds",
         f"{len(attacked)} networks with a backdoor, {len(clean)} without, 500 clean samples. "
-        "ROC-AUC of the largest score of any class; shares of networks in percent, at the "
-        f"threshold {THRESHOLD:g} for patterns and a p-value of 5 % for margins. The threshold was "
-        f"chosen by clean networks, but not by the {len(fresh)} fresh ones.",
-        "## Tests",
+        "ROC-AUC is of the largest score of any class; the other columns are shares of networks "
+        f"in percent, at the threshold {THRESHOLD:g} for patterns and a p-value of 5 % for "
+        f"margins. The threshold was chosen by clean networks, but not by the {len(fresh)} fresh "
+        "ones.",
         _tests(attacked, clean, fresh),
-        "## Attack by attack",
         _by_attack(attacked),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def auc(high: Sequence[float], low: Sequence[float]) -> float:

@@ -63,7 +63,8 @@ class Search:
     A pattern moves up the gradient of its class's margin on fresh clean samples, and its size sinks
     whenever it drives enough of them to the class, and grows when not: direction and norm are
     decoupled as in Rony et al. 2019 (arXiv 1811.09600), here for one pattern on many samples.
-    A trigger is such a pattern, and a class that a backdoor leads to is reached with less.
+    A trigger is such a pattern, and a class that a backdoor leads to is reached with less. Of
+    patterns from several starts the smallest counts: a trigger is found by chance.
 
     Args:
         classifier: The network.
@@ -102,7 +103,8 @@ class Search:
         Raises:
             ModelError: No gradient reaches the input.
         """
-        steps = self._settings.steps
+        steps, starts = self._settings.steps, self._settings.starts
+        own, classes = classes, classes.repeat(starts)
         x = self._clean.values
         reach = self._high - self._low
         sizes = torch.full((len(classes),), geometry.start).to(x)
@@ -125,7 +127,9 @@ class Search:
             if self._progress is not None:
                 self._progress()
         sizes = torch.stack(tail).mean(0).exp()
-        return Patterns(classes, geometry.fit(patterns, sizes), sizes.cpu())
+        best = sizes.reshape(starts, len(own)).argmin(0) * len(own)
+        best += torch.arange(len(own), device=best.device)
+        return Patterns(own, geometry.fit(patterns, sizes)[best], sizes[best].cpu())
 
     @torch.no_grad()
     def flips(self, found: Patterns, samples: Points, decisions: Tensor) -> list[Flips]:

@@ -14,6 +14,7 @@ class ScanSettings:
 
     Attributes:
         steps: Gradient steps of a pattern.
+        starts: Patterns per class and norm, from different noise.
         samples_per_pattern: Clean samples that a step sees.
         goal: Share of the samples of other classes that a pattern is to drive to its class.
         batch_size: Samples that run together.
@@ -24,8 +25,9 @@ class ScanSettings:
         noise_rate: Adam's learning rate for them, as a share of the input range.
     """
 
-    steps: int = 70
-    samples_per_pattern: int = 12
+    steps: int = 60
+    starts: int = 3
+    samples_per_pattern: int = 6
     goal: float = 0.5
     batch_size: int = 64
     most_classes: int = 64

@@ -125,7 +125,7 @@ def test_running_out_of_memory_is_told_as_such(run, files, monkeypatch) -> None:
         (["hardne"], "No such command 'hardne'; did you mean 'harden'?"),
         (["HARDEN"], "No such command 'HARDEN'; did you mean 'harden'?"),
         (["attack"], "No such command 'attack'; there are: bench, completion, harden, "),
-        (["harden", "--clan-dir", "x"], "Did you mean '--clean-dir'?"),
+        (["verify", "--clan-dir", "x"], "Did you mean '--clean-dir'?"),
         (["--config", "x"], "--config stands behind the command: mmbm-onnx "),
         (["inspect", __file__[:-1]], "does not exist; did you mean 'test_exit_statuses.py'?"),
         (["harden", __file__], "Missing option '--clean-dir'. Clean samples: a directory with"),

@@ -52,7 +52,7 @@ def test_json_and_sarif_are_printed_and_written(folder: Path) -> None:
     (result,) = json.loads(sarif.read_text())["runs"][0]["results"]
     where = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
     assert where == (folder / "bad.onnx").as_uri()
-    printed = scan(folder, "bad.onnx", "--format", "sarif", "--steps", "70")
+    printed = scan(folder, "bad.onnx", "--format", "sarif", "--steps", "60")
     assert json.loads(printed.stdout) == json.loads(sarif.read_text())
     again = scan(folder, "bad.onnx", "--report", report)
     assert again.status == 2 and "exists" in again.error

@@ -88,6 +88,13 @@ def test_a_higher_goal_needs_a_larger_pattern(found) -> None:
     assert (more.sizes > found.sizes).float().mean() > 0.8
 
 
+def test_of_several_starts_the_smallest_pattern_counts() -> None:
+    one = search(replace(SETTINGS, starts=1)).run(torch.arange(CLASSES), NORMS["l1"])
+    four = search(replace(SETTINGS, starts=4)).run(torch.arange(CLASSES), NORMS["l1"])
+    assert (four.sizes <= one.sizes * 1.05).float().mean() > 0.8
+    assert four.sizes.sum() < one.sizes.sum()
+
+
 def test_the_same_seed_gives_the_same_patterns_and_another_others(found) -> None:
     again = search().run(torch.arange(CLASSES), NORMS["l1"])
     assert torch.equal(again.patterns, found.patterns)
