@@ -104,5 +104,6 @@ def test_harden_shows_what_a_scan_recovers_on_its_page(folder: Path) -> None:
     text = page.read_text("utf-8")
     section = text.split('<section id="triggers">')[1].split("</section>")[0]
     assert "1 of 1 is suspect" in section
+    assert f"suspicious: class {TARGET} looks like the target of a backdoor" in text
     assert section.count("data:image/png") >= 3
     assert "no scan" not in section.lower()

@@ -57,7 +57,7 @@ def harden_page(
     return render(
         "harden.html.j2",
         report=report,
-        verdict=_verdict(report),
+        verdict=_verdict(report, triggers),
         first_batch=min((entry["batch_size"] for entry in report["latency"]), default=1),
         gates=gate_rows(report["gates"]),
         figures=figures,
@@ -71,7 +71,7 @@ def harden_page(
     )
 
 
-def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
+def _verdict(report: Mapping[str, Any], triggers: Sequence[RecoveredTrigger]) -> dict[str, Any]:
     """What a reader in a hurry has to know."""
     figures = report["figures"]
     failed = [gate for gate in report["gates"] if not gate["passed"]]
@@ -97,6 +97,13 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
         "Gates are on accuracy and sound numbers. Whether an attack on this model is stopped "
         "was not measured."
     )
+    suspected = [one.class_index for one in triggers if one.suspected]
+    if suspected:
+        names = report["clean_set"]["class_names"]
+        told = ", ".join(class_name(index, names) for index in suspected)
+        lines.append(
+            f"A scan finds the original suspicious: {told} looks like the target of a backdoor."
+        )
     if not report["clean_set"]["has_labels"]:
         lines.append("The samples have no labels: what is compared is the original's decisions.")
     return {"head": head, "lines": lines, "failed": failed, "role": role}
