@@ -38,7 +38,7 @@ def scan(victim: Victim, store: Path) -> dict[str, Any]:
     """Scan one network; it is trained first if it is not in the store.
 
     Returns:
-        ``scores`` by test, the largest of any class, and its class in ``likeliest``; ``targets``
+        ``scores`` by test, the largest of any class; ``likeliest``, that of patterns; ``targets``
         are the classes that its backdoor leads to.
     """
     trained = victims.make(victim, store)
@@ -51,7 +51,6 @@ def scan(victim: Victim, store: Path) -> dict[str, Any]:
         "attack": victim.attack,
         "seed": victim.seed,
         "targets": targets,
-        "suspected": [finding["class"] for finding in found["findings"]],
         "scores": {test["name"]: test["score"] for test in found["tests"]},
         "likeliest": int(np.argmax([entry["score"] for entry in found["classes"]])),
         "largest_margin": int(np.argmax([entry["margin"] for entry in found["classes"]])),

@@ -79,8 +79,8 @@ def _by_attack(attacked: Sequence[dict[str, Any]]) -> str:
     ]
     for name in dict.fromkeys(record["attack"] for record in attacked):
         own = [record for record in attacked if record["attack"] == name]
-        found = [record for record in own if record["suspected"]]
-        right = [record for record in found if record["suspected"][0] in record["targets"]]
+        found = [record for record in own if record["scores"]["patterns"] >= THRESHOLD]
+        right = [record for record in found if record["likeliest"] in record["targets"]]
         margins = [record for record in own if record["scores"]["margin"] >= MARGIN_THRESHOLD]
         lines.append(f"| {name} | {len(own)} | {len(found)} | {len(right)} | {len(margins)} |")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from mmbm_onnx.types import FloatArray
 
 TestName = Literal["patterns", "l2", "l1", "waves", "margin"]
 
-THRESHOLD = 1.4
+THRESHOLD = 1.0
 """From which a score of patterns is suspicious; chosen by networks known to be clean."""
 MARGIN_THRESHOLD = -math.log10(0.05)  # as in arXiv 2205.06900
 
