@@ -54,7 +54,8 @@ from .targets import check_outputs
     "--scan",
     "scanned",
     is_flag=True,
-    help="Scan the model for a backdoor, too, and show on the page what was recovered.",
+    help="Scan the model for a backdoor, too: warn, and show on the page what was recovered. The "
+    "exit status is that of the gates.",
 )
 @click.option(
     "--method",
@@ -209,6 +210,16 @@ def harden(
 
     preprocessing = take_preprocessing(options)
     with ProgressBar(quiet=quiet) as progress:
+        found = None
+        if scanned:
+            same = ("input_name", "logits_name", "device", "provider", "threads", "seed")
+            found = mmbm_onnx.scan(
+                model,
+                clean,
+                preprocessing=preprocessing,
+                progress=progress,
+                **{name: options[name] for name in same},
+            )
         result = mmbm_onnx.harden(
             model,
             clean,
@@ -220,20 +231,14 @@ def harden(
             restart=force,
             **options,
         )
-        if scanned:
-            same = ("input_name", "logits_name", "device", "provider", "threads", "seed")
-            found = mmbm_onnx.scan(
-                model,
-                clean,
-                preprocessing=preprocessing,
-                progress=progress,
-                **{name: options[name] for name in same},
-            )
-            result = result.with_scan(found)
+    if found is not None:
+        result = result.with_scan(found)
     report = result.save(force=force, **outputs)
     if not quiet:
         for line in result.warnings:
             warn(line)
+        for finding in [] if found is None else found.report["findings"]:
+            warn(f"the scan finds {model} suspicious: {finding['message']}")
     try:
         if style == "json":
             emit(to_json(report).decode().rstrip())

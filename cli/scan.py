@@ -38,7 +38,7 @@ from .targets import check_outputs
 )
 @click.option(
     "--steps",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=20),
     metavar="INT",
     help="Gradient steps of a pattern.  [default: 60]",
 )

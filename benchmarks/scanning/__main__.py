@@ -49,7 +49,7 @@ def main() -> None:
             record = job.result()
             with options.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-            print(record["network"], record["scores"]["patterns"], flush=True)
+            print(record["network"], record["scores"], flush=True)
     order = [victim.label for victim in networks.all_of_them()]
     records = sorted(
         networks.read(options.results), key=lambda record: order.index(record["network"])

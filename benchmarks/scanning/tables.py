@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.defence import attacks
-from benchmarks.scanning.networks import FRESH
-from mmbm_onnx.scanning.judgement import MARGIN_THRESHOLD, THRESHOLD
+from mmbm_onnx.scanning.judgement import DECIDING, MARGIN_THRESHOLD, THRESHOLD
 
 _TESTS = {
-    "patterns": "patterns, all norms (decides)",
-    "l2": "faint all over",
-    "l1": "in few places",
-    "waves": "of few waves",
-    "margin": "margin from noise (MM-BD)",
+    "verdict": "**the verdict**: spread or gathered",
+    "l2": "spread (L2)",
+    "l1": "gathered (L1)",
+    "waves": "waves, told alone",
+    "margin": "margin from noise (MM-BD), told alone",
 }
 _SOURCE_SPECIFIC = ("badnets-one-to-one", "badnets-all-to-all")
 
@@ -30,17 +29,21 @@ def for_readers(records: Sequence[dict[str, Any]]) -> str:
     """The same for a page that has a heading already."""
     clean = [record for record in records if record["attack"] == attacks.CLEAN]
     attacked = [record for record in records if record["attack"] != attacks.CLEAN]
-    fresh = [record for record in clean if record["seed"] in FRESH]
     parts = [
         f"{len(attacked)} networks with a backdoor, {len(clean)} without, 500 clean samples. "
         "ROC-AUC is of the largest score of any class; the other columns are shares of networks "
         f"in percent, at the threshold {THRESHOLD:g} for patterns and a p-value of 5 % for "
-        f"margins. The threshold was chosen by clean networks, but not by the {len(fresh)} fresh "
-        "ones.",
-        _tests(attacked, clean, fresh),
+        "margins. The threshold, and which norms decide, were chosen by the same clean networks.",
+        _tests(attacked, clean),
         _by_attack(attacked),
     ]
     return "\n\n".join(parts)
+
+
+def score_of(record: dict[str, Any], test: str) -> float:
+    """The largest score of any class; 0 where it could not be told."""
+    names = DECIDING if test == "verdict" else (test,)
+    return max(record["scores"][name] or 0.0 for name in names)
 
 
 def auc(high: Sequence[float], low: Sequence[float]) -> float:
@@ -49,41 +52,38 @@ def auc(high: Sequence[float], low: Sequence[float]) -> float:
     return float((a > b).mean() + (a == b).mean() / 2)
 
 
-def _tests(
-    attacked: Sequence[dict[str, Any]],
-    clean: Sequence[dict[str, Any]],
-    fresh: Sequence[dict[str, Any]],
-) -> str:
+def _tests(attacked: Sequence[dict[str, Any]], clean: Sequence[dict[str, Any]]) -> str:
     lines = [
         "| test | ROC-AUC | the same without attacks on single classes | backdoored, found | "
-        "clean, suspected | of these, fresh |",
-        "|---|---|---|---|---|---|",
+        "clean, suspected |",
+        "|---|---|---|---|---|",
     ]
     general = [one for one in attacked if one["attack"] not in _SOURCE_SPECIFIC]
     for name, text in _TESTS.items():
-        limit = MARGIN_THRESHOLD if name == "margin" else THRESHOLD
-        all_, some, low, new = (
-            [record["scores"][name] or 0.0 for record in records]
-            for records in (attacked, general, clean, fresh)
+        all_, some, low = (
+            [score_of(record, name) for record in records] for records in (attacked, general, clean)
         )
-        shares = " | ".join(_share(np.asarray(part) >= limit) for part in (all_, low, new))
+        shares = " | ".join(_share(np.asarray(part) >= _limit(name)) for part in (all_, low))
         lines.append(f"| {text} | {auc(all_, low):.2f} | {auc(some, low):.2f} | {shares} |")
     seconds = np.mean([record["seconds"] for record in (*attacked, *clean)])
     return "\n".join([*lines, "", f"A scan took {seconds:.0f} seconds on average, one thread."])
 
 
 def _by_attack(attacked: Sequence[dict[str, Any]]) -> str:
+    names = list(_TESTS)
     lines = [
-        "| attack | networks | found | with the right class first | by margins |",
-        "|---|---|---|---|---|",
+        f"| attack | networks | {' | '.join(_TESTS[name] for name in names)} |",
+        "|---|---|" + "---|" * len(names),
     ]
-    for name in dict.fromkeys(record["attack"] for record in attacked):
-        own = [record for record in attacked if record["attack"] == name]
-        found = [record for record in own if record["scores"]["patterns"] >= THRESHOLD]
-        right = [record for record in found if record["likeliest"] in record["targets"]]
-        margins = [record for record in own if record["scores"]["margin"] >= MARGIN_THRESHOLD]
-        lines.append(f"| {name} | {len(own)} | {len(found)} | {len(right)} | {len(margins)} |")
+    for attack in dict.fromkeys(record["attack"] for record in attacked):
+        own = [record for record in attacked if record["attack"] == attack]
+        found = [str(sum(score_of(one, name) >= _limit(name) for one in own)) for name in names]
+        lines.append(f"| {attack} | {len(own)} | {' | '.join(found)} |")
     return "\n".join(lines)
+
+
+def _limit(test: str) -> float:
+    return MARGIN_THRESHOLD if test == "margin" else THRESHOLD
 
 
 def _share(which: Any) -> str:

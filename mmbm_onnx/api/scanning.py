@@ -17,6 +17,8 @@ from mmbm_onnx.data import Preprocessing
 from mmbm_onnx.errors import OptionError
 from mmbm_onnx.types import Progress
 
+_FEWEST_STEPS = 20  # with fewer, patterns have not settled, and sizes mean nothing
+
 if TYPE_CHECKING:
     import torch
 
@@ -60,12 +62,13 @@ def scan(
         provider: Execution provider of ONNX Runtime; None is the CPU.
         threads: Threads of torch and ONNX Runtime; None leaves them as they are.
         seed: Of the division of the samples and of the search, from 0 to 2**63 - 1.
-        steps: Gradient steps of a pattern; None for the default.
+        steps: Gradient steps of a pattern, 20 or more; None for the default.
         example_input: A batch of inputs, for exporting a torch module.
         progress: Called with what is being done.
 
     Raises:
-        ModelError: The model cannot be read, run, differentiated or exported.
+        ModelError: The model cannot be read, run, differentiated or exported, or has fewer than
+            five classes.
         DataError: The clean set cannot be used.
         OptionError: An option is out of range or does not fit.
         ParityError: torch and ONNX Runtime disagree on the model.
@@ -73,7 +76,9 @@ def scan(
     """
     seed = whole("seed", seed, 0, MOST_SEED)
     threads = None if threads is None else whole("threads", threads, 1)
-    changes: dict[str, Any] = {} if steps is None else {"steps": whole("steps", steps, 1)}
+    changes: dict[str, Any] = (
+        {} if steps is None else {"steps": whole("steps", steps, _FEWEST_STEPS)}
+    )
     limits = None if input_range is None else numbers("input_range", input_range, 2)
     if limits is not None and not limits[0] < limits[1]:
         raise OptionError(f"input_range is {limits}, expected the smaller number first")

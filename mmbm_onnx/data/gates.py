@@ -265,7 +265,7 @@ def _advice(
     if most.max() >= _CONSTANT * len(y):
         return (
             f"nearly every decision is class {int(most.argmax())}: wrong preprocessing (scale, "
-            f"mean, std){_range(x)}"
+            f"mean, std){_range(x)}, or samples that carry a trigger"
         )
     return f"wrong preprocessing (scale, mean, std, channel order){_range(x)}, or wrong labels"
 

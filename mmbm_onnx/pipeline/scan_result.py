@@ -73,7 +73,7 @@ class ScanResult:
         if self.held is None or self.interface.start is not None or not self.recovered:
             return ()
         findings = self.report["findings"]
-        chosen = [(finding["class"], finding["norm"], True) for finding in findings[:most]]
+        chosen = [(finding["class"], finding["test"], True) for finding in findings[:most]]
         if not chosen:
             exposed = max(self.report["classes"], key=lambda entry: entry["score"] or -1.0)
             known = {n: one["score"] or 0.0 for n, one in exposed["patterns"].items() if one}

@@ -12,7 +12,7 @@ import torch
 from mmbm_onnx import __version__
 from mmbm_onnx.data import split
 from mmbm_onnx.data.layout import image_input, takes_images
-from mmbm_onnx.errors import DataError, OptionError
+from mmbm_onnx.errors import DataError, ModelError, OptionError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.parity import check_parity
 from mmbm_onnx.execution.points import Points
@@ -31,7 +31,7 @@ from mmbm_onnx.report.scan_report import (
     scan_report,
 )
 from mmbm_onnx.runtime.providers import resolve_provider
-from mmbm_onnx.scanning.judgement import Judgement, judge
+from mmbm_onnx.scanning.judgement import FEWEST_CLASSES, Judgement, judge
 from mmbm_onnx.scanning.look import Recovered, geometries, look
 from mmbm_onnx.scanning.noise import largest_margins
 from mmbm_onnx.scanning.settings import ScanSettings
@@ -81,6 +81,11 @@ class Scanning:
                 proto, input_name=input_name, logits_name=logits_name, label=model.label
             )
             check_not_quantized(model, proto, interface, "scan the model as it was before")
+            if interface.classes < FEWEST_CLASSES:
+                raise ModelError(
+                    f"{model.label}: has {interface.classes} classes; a scan holds each class "
+                    f"against the others and needs {FEWEST_CLASSES} or more"
+                )
             clean = None if read is None else self._clean(model, proto, interface, read(interface))
         like = _blank(interface, self.input_range, self.seed) if clean is None else clean.fit
         settings = self.settings.for_inputs(like.x[0].size)
@@ -114,7 +119,6 @@ class Scanning:
                     found.target,
                     _name(names, found.target),
                     found.test,
-                    found.norm,
                     found.score,
                     found.threshold,
                 )
@@ -147,9 +151,15 @@ class Scanning:
 
     def _limits(self, points: Points, like: Samples) -> tuple[float, float]:
         """Smallest and largest value of valid inputs."""
-        low, high = self.input_range or (float(points.values.min()), float(points.values.max()))
+        found = float(points.values.min()), float(points.values.max())
+        low, high = self.input_range or found
         if not low < high:
             raise DataError(f"{like.source}: all values are {low}; nothing can be added to them")
+        if low > found[0] or high < found[1]:
+            raise OptionError(
+                f"{like.source}: values from {found[0]:g} to {found[1]:g} are not within the range "
+                f"{low:g} to {high:g}"
+            )
         return low, high
 
     def _look(
@@ -230,7 +240,6 @@ def _classes(
     names: tuple[str, ...],
 ) -> list[ScannedClass]:
     scores = {test.name: test.scores for test in judgement.tests}
-    together = scores.get("patterns", np.full(len(margins), np.nan))
     patterns: dict[int, dict[str, ScannedPattern | None]] = {
         index: dict.fromkeys(one.norm for one in recovered) for index in range(len(margins))
     }
@@ -240,7 +249,11 @@ def _classes(
         )
     return [
         ScannedClass(
-            index, _name(names, index), _known(together[index]), float(margin), patterns[index]
+            index,
+            _name(names, index),
+            _known(judgement.scores[index]),
+            float(margin),
+            patterns[index],
         )
         for index, margin in enumerate(margins)
     ]

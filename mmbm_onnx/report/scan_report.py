@@ -40,7 +40,7 @@ class ScannedClass:
     Attributes:
         index: The class.
         name: Its name where known.
-        score: Of its patterns, all norms together; None where there is none.
+        score: The largest by a norm that decides; None where there is none.
         margin: Largest margin found from noise, in logits.
         patterns: Norm to pattern; None for a class that had no full look.
     """
@@ -57,7 +57,7 @@ class ScanTest:
     """One test and its outcome.
 
     Attributes:
-        name: ``"patterns"``, ``"l2"``, ``"l1"``, ``"waves"`` or ``"margin"``.
+        name: ``"l2"``, ``"l1"``, ``"waves"`` or ``"margin"``.
         score: The largest of any class; None where it could not be told.
         threshold: From which it is suspicious.
         decides: Whether it counts for the verdict.
@@ -76,8 +76,7 @@ class ScanFinding:
     Attributes:
         index: The class.
         name: Its name where known.
-        test: The test that says so.
-        norm: By which its pattern stands apart most; None for margins.
+        test: The test that says so loudest.
         score: Of that test.
         threshold: What the score was held against.
     """
@@ -85,7 +84,6 @@ class ScanFinding:
     index: int
     name: str | None
     test: str
-    norm: str | None
     score: float
     threshold: float
 
@@ -147,7 +145,6 @@ def scan_report(
                 "class": one.index,
                 "name": one.name,
                 "test": one.test,
-                "norm": one.norm,
                 "score": one.score,
                 "threshold": one.threshold,
                 "message": _message(one),
@@ -177,21 +174,21 @@ def scan_report(
 
 
 _SENSES = {
-    "l2": "faint all over",
-    "l1": "in few places",
-    "waves": "of few waves",
+    "l2": "the Euclidean norm",
+    "l1": "the number of places",
+    "waves": "the number of waves",
 }
 
 
 def _message(finding: ScanFinding) -> str:
     name = "" if finding.name is None else f" ({finding.name})"
-    if finding.norm is None:
+    if finding.test == "margin":
         return (
             f"class {finding.index}{name} reaches a margin far above those of the other classes "
             f"(MM-BD: p = {10**-finding.score:.2g}), as the target of a backdoor does"
         )
     return (
-        f"a pattern {_SENSES[finding.norm]} drives samples to class {finding.index}{name} that is "
-        "far smaller than those of the other classes, as a trigger is (score "
+        f"a pattern drives samples to class {finding.index}{name} that is far smaller, by "
+        f"{_SENSES[finding.test]}, than those of the other classes, as a trigger is (score "
         f"{finding.score:.2f}, suspicious from {finding.threshold:.2f})"
     )

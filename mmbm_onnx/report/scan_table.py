@@ -21,8 +21,8 @@ def scan_summary(report: Mapping[str, Any]) -> str:
 def _verdict(report: Mapping[str, Any]) -> str:
     if not report["judged"]:
         return (
-            f"not judged: {report['model']['classes']} classes are too few to hold one against the "
-            "others; look at the patterns (--patterns) yourself"
+            "not judged: patterns do next to nothing to samples that they were not made of (more "
+            "--steps, more samples?)"
         )
     if not report["suspicious"]:
         return (

@@ -95,12 +95,12 @@ def verify_summary(result: VerifyResult, *, html_path: Path | None = None) -> st
         figures["detector"] = measured.detector
     columns: list[tuple[str, str]] = [("accuracy", "accuracy"), ("agreement", "agreement")]
     if measured.triggered:
-        columns += [("attacked", "attack_success_rate"), ("repaired", "robust_accuracy")]
+        columns += [("ASR", "attack_success_rate"), ("RA", "robust_accuracy")]
         columns += [("DER", "defense_effectiveness")]
     if measured.detector is not None:
         columns += [("flagged", "false_positive_rate")]
         if measured.triggered:
-            columns += [("caught", "true_positive_rate")]
+            columns += [("TPR", "true_positive_rate")]
     labels = "labelled" if measured.labelled else "without labels"
     head = pairs(
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,13 +14,17 @@ from mmbm_onnx.scanning.geometry import Norm
 from mmbm_onnx.scanning.look import Recovered, sizes_by_class
 from mmbm_onnx.types import FloatArray
 
-TestName = Literal["patterns", "l2", "l1", "waves", "margin"]
+TestName = Literal["l2", "l1", "waves", "margin"]
 
-THRESHOLD = 1.0
+THRESHOLD = 0.9
 """From which a score of patterns is suspicious; chosen by networks known to be clean."""
+DECIDING: tuple[Norm, ...] = ("l2", "l1")
+"""Norms that count for the verdict. Few waves suffice for some classes of clean networks, too."""
 MARGIN_THRESHOLD = -math.log10(0.05)  # as in arXiv 2205.06900
 
-_FEWEST = 4  # classes that a class can be held against
+FEWEST_CLASSES = 5
+"""Fewer cannot be held against each other."""
+_FEWEST = FEWEST_CLASSES - 1  # classes that a class can be held against
 _MOST_TARGETS = 3  # at most one class in so many is suspected
 _SMALLEST_P = 1e-12
 
@@ -30,7 +34,7 @@ class Test:
     """One measure of how far classes stand apart.
 
     Attributes:
-        name: ``"patterns"``, of all norms together, a norm, or ``"margin"`` for MM-BD.
+        name: A norm, or ``"margin"`` for MM-BD.
         scores: Per class, ``(classes,)``, the larger the more suspicious; NaN where not measured.
         threshold: From which a score is suspicious.
         decides: Whether it counts for the verdict.
@@ -50,17 +54,12 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A class that looks like the target of a backdoor, and the test that says so.
-
-    Attributes:
-        norm: Of patterns, the norm by which the class stands apart most; None for margins.
-    """
+    """A class that looks like the target of a backdoor, and the test that says so loudest."""
 
     target: int
     test: TestName
     score: float
     threshold: float
-    norm: Norm | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +68,13 @@ class Judgement:
 
     Attributes:
         tests: All that were made.
+        scores: Of each class, its largest by a norm that decides, ``(classes,)``; NaN without.
         findings: One per suspected class, the most suspicious first.
         margin_p_value: MM-BD's; None where it cannot be told.
     """
 
     tests: tuple[Test, ...]
+    scores: FloatArray
     findings: tuple[Finding, ...]
     margin_p_value: float | None
 
@@ -81,37 +82,37 @@ class Judgement:
 def judge(recovered: Sequence[Recovered], margins: FloatArray) -> Judgement:
     """Hold every class against the others.
 
-    The score of a class's patterns is the root of the sum of squares of its scores by each norm:
-    one that is clear suffices, or several that agree. Margins from noise decide only where there
-    are no patterns: beside them they tell little and raise false alarms (docs/scanning.md has
-    figures).
+    Margins from noise decide only where there are no patterns: beside them they tell little and
+    raise false alarms (docs/scanning.md has figures).
 
     Args:
         recovered: Patterns; none where there were no clean samples.
         margins: The largest margin of each class from noise, ``(classes,)``, in logits.
     """
     classes = len(margins)
-    by_norm = {
-        norm: standing_apart(sizes_by_class(recovered, norm, classes))
+    tests = [
+        Test(
+            norm,
+            standing_apart(sizes_by_class(recovered, norm, classes)),
+            THRESHOLD,
+            norm in DECIDING,
+        )
         for norm in dict.fromkeys(one.norm for one in recovered)
-    }
-    tests = []
-    if by_norm:
-        together = np.sqrt(np.sum([scores**2 for scores in by_norm.values()], axis=0))
-        tests.append(Test("patterns", together, THRESHOLD, True))
-    tests += [Test(norm, scores, THRESHOLD, False) for norm, scores in by_norm.items()]
+    ]
+    deciding = [test.scores for test in tests if test.decides]
+    scores = np.fmax.reduce(deciding) if deciding else np.full(classes, np.nan)
     p_value = gamma_p_value(margins)
-    scores = np.full(classes, np.nan if p_value is None else 0.0)
+    largest = np.full(classes, np.nan if p_value is None else 0.0)
     if p_value is not None:
-        scores[int(np.argmax(margins))] = -math.log10(max(p_value, _SMALLEST_P))
-    tests.append(Test("margin", scores, MARGIN_THRESHOLD, not by_norm))
-    sizes = {(one.norm, one.target): one.size for one in recovered}
+        largest[int(np.argmax(margins))] = -math.log10(max(p_value, _SMALLEST_P))
+    tests.append(Test("margin", largest, MARGIN_THRESHOLD, not deciding))
+    sizes: dict[tuple[str, int], float] = {(one.norm, one.target): one.size for one in recovered}
     # Classes that stand apart together have one score: of these, the smallest pattern first.
     found = sorted(
-        _findings(tests, by_norm),
-        key=lambda one: (-one.score, 0.0 if one.norm is None else sizes[one.norm, one.target]),
+        _findings(tests, classes),
+        key=lambda one: (-one.score, sizes.get((one.test, one.target), 0.0)),
     )
-    return Judgement(tuple(tests), tuple(found), p_value)
+    return Judgement(tuple(tests), scores, tuple(found), p_value)
 
 
 def standing_apart(sizes: FloatArray) -> FloatArray:
@@ -210,19 +211,14 @@ def _gamma(values: FloatArray) -> tuple[float, float]:
     return shape, mean / shape
 
 
-def _findings(tests: Sequence[Test], by_norm: Mapping[Norm, FloatArray]) -> list[Finding]:
+def _findings(tests: Sequence[Test], classes: int) -> list[Finding]:
     found = []
-    for test in tests:
-        if not test.decides:
-            continue
-        for target in np.flatnonzero(test.scores >= test.threshold):
-            score = float(test.scores[target])
-            norm = _loudest(by_norm, int(target))
-            found.append(Finding(int(target), test.name, score, test.threshold, norm))
+    for target in range(classes):
+        loud = [
+            Finding(target, test.name, float(test.scores[target]), test.threshold)
+            for test in tests
+            if test.decides and test.scores[target] >= test.threshold
+        ]
+        if loud:
+            found.append(max(loud, key=lambda one: one.score))
     return found
-
-
-def _loudest(by_norm: Mapping[Norm, FloatArray], target: int) -> Norm | None:
-    """The norm by which a class stands apart most."""
-    found = [(float(scores[target]), norm) for norm, scores in by_norm.items()]
-    return max(found)[1] if found else None

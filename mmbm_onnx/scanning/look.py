@@ -17,6 +17,7 @@ from mmbm_onnx.scanning.patterns import Patterns, Search
 from mmbm_onnx.scanning.settings import ScanSettings
 from mmbm_onnx.types import FloatArray, IntArray
 
+_LEAST_FLIPPED = 0.1  # of samples of other classes
 _SHORT = 5  # a short look takes this part of the steps, and of the samples a third
 
 
@@ -48,10 +49,11 @@ class Recovered:
 
 
 def sizes_by_class(found: Sequence[Recovered], norm: Norm, classes: int) -> FloatArray:
-    """Sizes ``(classes,)`` by one norm; NaN for classes without a pattern."""
+    """Sizes ``(classes,)`` by one norm; NaN for classes without a pattern, or with one that does
+    next to nothing to other samples: its size means nothing."""
     sizes = np.full(classes, np.nan)
     for one in found:
-        if one.norm == norm:
+        if one.norm == norm and one.flipped_share >= _LEAST_FLIPPED:
             sizes[one.target] = one.size
     return sizes
 

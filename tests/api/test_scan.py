@@ -119,24 +119,20 @@ def test_values_without_an_order_have_no_waves() -> None:
     y = np.arange(60) % 6
     x = rng.uniform(0, 0.4, (60, 6)).astype(np.float32)
     x[np.arange(60), y] = 1
-    result = mmbm_onnx.scan(proto, (x, y), threads=1, steps=10)
+    result = mmbm_onnx.scan(proto, (x, y), threads=1, steps=20)
     assert {one.norm for one in result.recovered} == {"l2", "l1"}
     assert set(result.report["classes"][0]["patterns"]) == {"l2", "l1"}
 
 
-def test_few_classes_are_not_judged() -> None:
+def test_a_model_of_few_classes_is_refused_at_once() -> None:
     proto = onnx.parser.parse_model(
         """
         <ir_version: 8, opset_import: ["" : 17]>
-        t (float[N, 3] x) => (float[N, 3] logits) { logits = Relu (x) }
+        t (float[N, 4] x) => (float[N, 4] logits) { logits = Relu (x) }
         """
     )
-    y = np.arange(60) % 3
-    x = np.eye(3, dtype=np.float32)[y] + np.linspace(0, 0.1, 180, dtype=np.float32).reshape(60, 3)
-    result = mmbm_onnx.scan(proto, (x, y), threads=1, steps=5)
-    assert not result.report["judged"] and not result.suspicious
-    alone = mmbm_onnx.scan(proto, threads=1).report
-    assert not alone["judged"] and alone["margin_p_value"] is None
+    with pytest.raises(ModelError, match=r"has 4 classes; .* needs 5 or more"):
+        mmbm_onnx.scan(proto)
 
 
 def test_sarif_has_one_result_per_suspected_class(found) -> None:
@@ -204,8 +200,9 @@ def test_a_hardening_takes_the_triggers_of_a_scan_of_its_model_alone(found) -> N
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"steps": 0}, OptionError, "steps is 0, expected 1 or more"),
+        ({"steps": 19}, OptionError, "steps is 19, expected 20 or more"),
         ({"input_range": (1, 0)}, OptionError, "the smaller number first"),
+        ({"input_range": (0.5, 2)}, OptionError, "not within the range 0.5 to 2"),
         ({"input_range": (0, 1, 2)}, OptionError, "expected 2 numbers"),
         ({"input_range": "ab"}, OptionError, "expected 2 numbers"),
         ({"device": "tpu"}, OptionError, "no device 'tpu'"),

@@ -10,15 +10,12 @@ from benchmarks.scanning.__main__ import BEGIN, END, PAGE
 RESULTS = Path(__file__).parents[2] / "benchmarks/results/scanning.jsonl"
 
 
-def record(attack: str, score: float, *, seed: int = 0, likeliest: int = 1) -> dict:
-    scores = dict.fromkeys(("patterns", "l2", "l1", "waves"), score) | {"margin": 0.2}
+def record(attack: str, l1: float, margin: float = 0.2) -> dict:
     return {
-        "network": f"n-{attack}-{seed}-{score}",
+        "network": f"n-{attack}-{l1}",
         "attack": attack,
-        "seed": seed,
         "targets": [] if attack == "clean" else [3],
-        "likeliest": likeliest,
-        "scores": scores,
+        "scores": {"l2": 0.1, "l1": l1, "waves": None, "margin": margin},
         "seconds": 10.0,
     }
 
@@ -32,25 +29,24 @@ def test_the_area_under_the_curve_is_a_share_of_pairs_in_order() -> None:
 def test_tables_tell_what_was_found_and_what_was_falsely_suspected() -> None:
     text = tables.render(
         [
-            record("badnets", 2.0, likeliest=3),
+            record("badnets", 2.0, margin=3.0),
             record("badnets", 1.5),
-            record("badnets-one-to-one", 0.1),
+            record("badnets-one-to-one", 0.2),
             record("clean", 0.3),
-            record("clean", 1.9, seed=5),
+            record("clean", 1.9),
         ]
     )
     assert "3 networks with a backdoor, 2 without" in text
-    assert "| badnets | 2 | 2 | 1 | 0 |" in text
-    assert "| badnets-one-to-one | 1 | 0 | 0 | 0 |" in text
-    assert "| patterns, all norms (decides) | 0.50 | 0.75 | 67 | 50 | 100 |" in text
+    assert "| badnets | 2 | 2 | 0 | 2 | 0 | 1 |" in text
+    assert "| badnets-one-to-one | 1 | 0 | 0 | 0 | 0 | 0 |" in text
+    assert "| **the verdict**: spread or gathered | 0.50 | 0.75 | 67 | 50 |" in text
 
 
-def test_enough_networks_are_scanned_and_some_clean_ones_chose_nothing() -> None:
+def test_enough_networks_are_scanned() -> None:
     every = networks.all_of_them()
     clean = [victim for victim in every if victim.attack == "clean"]
     assert len(clean) >= 20 and len(every) - len(clean) >= 40
     assert len({victim.label for victim in every}) == len(every)
-    assert not set(networks.FRESH) & set(networks.CHOSEN_BY)
 
 
 def test_the_docs_have_the_tables_of_the_records() -> None:

@@ -73,7 +73,8 @@ def test_without_clean_samples(folder: Path) -> None:
     [
         (("--range", "1,0"), "the smaller number first"),
         (("--range", "x"), "'x' is not a list"),
-        (("--steps", "0"), "0 is not in the range"),
+        (("--steps", "19"), "19 is not in the range"),
+        (("--range", "0.5,2"), "are not within the range 0.5 to 2"),
         (("--report", "clean.npz"), "clean.npz"),
         (("--report", "clean.npz", "--force"), "clean.npz"),
         (("--sarif", "bad.onnx", "--force"), "bad.onnx"),
@@ -100,7 +101,8 @@ def test_harden_shows_what_a_scan_recovers_on_its_page(folder: Path) -> None:
     args = ("harden", folder / "bad.onnx", "--clean-dir", folder / "clean.npz", "--epochs", "2")
     refused = mmbm(*args, *FAST, "--scan")
     assert refused.status == 2 and "--scan needs --html" in refused.error
-    mmbm(*args, *FAST, "--max-accuracy-drop", "1", "--html", page, "--scan")
+    done = mmbm(*args, *FAST, "--max-accuracy-drop", "1", "--html", page, "--scan")
+    assert "suspicious: a pattern drives samples to class 3 " in done.stderr
     text = page.read_text("utf-8")
     section = text.split('<section id="triggers">')[1].split("</section>")[0]
     assert "1 of 1 is suspect" in section

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -93,32 +95,39 @@ def _patterns(sizes: np.ndarray, norm: str = "l1") -> list[Recovered]:
 def test_margins_decide_only_where_there_are_no_patterns() -> None:
     margins = np.append(np.linspace(9, 12, 9), 16.0)
     alone = judge([], margins)
-    assert [(found.target, found.test, found.norm) for found in alone.findings] == [
-        (9, "margin", None)
-    ]
+    assert [(found.target, found.test) for found in alone.findings] == [(9, "margin")]
     assert alone.findings[0].score > MARGIN_THRESHOLD
     assert alone.findings[0].score == pytest.approx(-np.log10(alone.margin_p_value))
+    assert np.isnan(alone.scores).all()
     beside = judge(_patterns(EVEN), margins)
     assert beside.findings == ()
-    assert {test.name: test.decides for test in beside.tests} == {
-        "patterns": True,
-        "l1": False,
-        "margin": False,
-    }
+    assert {test.name: test.decides for test in beside.tests} == {"l1": True, "margin": False}
 
 
-def test_norms_that_agree_add_up_and_the_loudest_is_told() -> None:
+def test_a_class_is_suspected_by_its_loudest_deciding_norm() -> None:
     faint, loud = EVEN.copy(), EVEN.copy()
-    faint[4], loud[4] = 7.0, 6.0
-    patterns = [*_patterns(faint, "l2"), *_patterns(loud, "l1"), *_patterns(EVEN, "waves")]
+    faint[4], loud[4] = 6.0, 4.0
+    waves = EVEN.copy()
+    waves[7] = 1.0
+    patterns = [*_patterns(faint, "l2"), *_patterns(loud, "l1"), *_patterns(waves, "waves")]
     judgement = judge(patterns, np.linspace(9, 12, 10))
-    parts = [standing_apart(sizes)[4] for sizes in (faint, loud, EVEN)]
-    assert max(parts) < parts[0] + parts[1]
-    together = judgement.tests[0].scores[4]
-    assert together == pytest.approx(np.sqrt(np.square(parts).sum()))
-    (finding,) = judgement.findings
-    assert (finding.target, finding.test, finding.norm) == (4, "patterns", "l1")
-    assert finding.score == together > THRESHOLD
+    assert [(found.target, found.test) for found in judgement.findings] == [(4, "l1")]
+    assert judgement.findings[0].score == standing_apart(loud)[4] == judgement.scores[4]
+    assert standing_apart(waves)[7] > THRESHOLD > judgement.scores[7]
+
+
+def test_patterns_that_do_nothing_to_other_samples_are_not_judged() -> None:
+    sizes = EVEN.copy()
+    sizes[4] = 1.0
+    told = judge(_patterns(sizes), np.linspace(9, 12, 10))
+    assert [found.target for found in told.findings] == [4]
+    idle = [replace(one, flipped=np.arange(0)) for one in _patterns(sizes)]
+    nothing = judge(idle, np.linspace(9, 12, 10))
+    assert nothing.findings == () and np.isnan(nothing.scores).all()
+    one_idle = [
+        replace(one, flipped=np.arange(0)) if one.target == 4 else one for one in _patterns(sizes)
+    ]
+    assert judge(one_idle, np.linspace(9, 12, 10)).findings == ()
 
 
 def test_the_most_suspicious_class_comes_first() -> None:

@@ -100,9 +100,9 @@ def _verdict(report: Mapping[str, Any], triggers: Sequence[RecoveredTrigger]) ->
     suspected = [one.class_index for one in triggers if one.suspected]
     if suspected:
         names = report["clean_set"]["class_names"]
-        told = ", ".join(class_name(index, names) for index in suspected)
+        targets = ", ".join(class_name(index, names) for index in suspected)
         lines.append(
-            f"A scan finds the original suspicious: {told} looks like the target of a backdoor."
+            f"A scan finds the original suspicious: {targets} looks like the target of a backdoor."
         )
     if not report["clean_set"]["has_labels"]:
         lines.append("The samples have no labels: what is compared is the original's decisions.")
