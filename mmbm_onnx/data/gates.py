@@ -224,16 +224,35 @@ def _check_classes(samples: Samples, interface: Interface) -> list[str]:
             f"{source}: {len(samples)} samples for {present} classes are too few, at least "
             f"{MIN_PER_CLASS} per class are needed"
         )
-    if present < classes:
-        missing = [
-            title(label, samples.class_names) for label in range(classes) if label not in found
-        ]
-        shown = f"{', '.join(missing[:_MOST_NAMES])}{', ...' if len(missing) > _MOST_NAMES else ''}"
-        return [
-            f"{source}: {len(missing)} of {classes} classes have no sample ({shown}); give some of "
-            "each, else nearly all inputs of these are flagged"
-        ]
-    return []
+    return _absent(samples, found, classes)
+
+
+def check_decided(samples: Samples, interface: Interface, decided: IntArray) -> list[str]:
+    """What the model's own decisions tell of samples without labels.
+
+    Args:
+        samples: What was read.
+        interface: The model's.
+        decided: Decisions of them, ``(n,)``.
+
+    Returns:
+        Warnings, one line each: classes that no sample is decided as. None where there are labels.
+    """
+    if samples.y is not None:
+        return []
+    return _absent(samples, {int(label) for label in np.unique(decided)}, interface.classes)
+
+
+def _absent(samples: Samples, found: set[int], classes: int) -> list[str]:
+    missing = [title(label, samples.class_names) for label in range(classes) if label not in found]
+    if not missing:
+        return []
+    shown = f"{', '.join(missing[:_MOST_NAMES])}{', ...' if len(missing) > _MOST_NAMES else ''}"
+    by = "" if samples.y is not None else ", by the model's own decisions"
+    return [
+        f"{samples.source}: {len(missing)} of {classes} classes have no sample ({shown}){by}; give "
+        "some of each, else nearly all inputs of these are flagged"
+    ]
 
 
 def _check_duplicates(samples: Samples) -> list[str]:

@@ -75,6 +75,8 @@ def _provenance(role: str, original: OnnxModel, written: OnnxModel) -> Gate:
     stated = read_provenance(written.proto).get(ORIGINAL_SHA256)
     if stated is None:
         message = f"metadata has no {PREFIX}{ORIGINAL_SHA256}; not written by mmbm-onnx"
+        if read_provenance(original.proto):
+            message += ", but the original is: are the two swapped?"
         return holds(name, False, message)
     if stated != original.sha256:
         message = f"was made from the model {stated[:12]}..., not from {original.sha256[:12]}..."

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from mmbm_onnx.data import check_accuracy, check_samples
+from mmbm_onnx.data import check_accuracy, check_decided, check_samples
 from mmbm_onnx.errors import ModelError, OptionError
 from mmbm_onnx.evaluation.compare import telling_columns
 from mmbm_onnx.evaluation.predictions import predict
@@ -113,6 +113,7 @@ def examine(
     )
     logits = _original_logits(session, interface, samples)
     decided = np.asarray(logits.argmax(axis=1), dtype=np.int64)
+    warnings += check_decided(samples, interface, decided)
     _check_independent(session, interface, samples, logits, half=has_halves(proto))
     _check_decision(session, interface, samples, decided)
     if samples.y is not None:

@@ -172,7 +172,7 @@ def inspection_summary(inspection: Inspection) -> str:
             ("format", f"IR {inspection.ir_version}, opset {inspection.opset}"),
             ("producer", shorten(inspection.producer, _LONG)),
             ("nodes", str(inspection.nodes)),
-            ("problem", inspection.problem),
+            ("problem", f"{inspection.problem}; harden refuses it" if inspection.problem else ""),
             (
                 "input",
                 ""

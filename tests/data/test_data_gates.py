@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from data_helpers import interface
 
-from mmbm_onnx.data import check_accuracy, check_samples
+from mmbm_onnx.data import check_accuracy, check_decided, check_samples
 from mmbm_onnx.errors import DataError
 from mmbm_onnx.types import Samples
 
@@ -308,3 +308,13 @@ def test_one_class_of_two_needs_more_than_chance():
     logits = np.eye(2)[(np.arange(80) >= 49).astype(int)]
     with pytest.raises(DataError, match="implausible"):
         check_accuracy(logits, y, two)
+
+
+def test_without_labels_the_models_decisions_tell_which_classes_have_no_sample():
+    unlabelled = Samples(samples().x, source="set")
+    (line,) = check_decided(unlabelled, MODEL, np.arange(40) % 2)
+    assert line.startswith(
+        "set: 2 of 4 classes have no sample (2, 3), by the model's own decisions"
+    )
+    assert check_decided(unlabelled, MODEL, np.arange(40) % 4) == []
+    assert check_decided(samples(), MODEL, np.zeros(40, np.int64)) == []

@@ -113,6 +113,12 @@ def test_the_unhardened_model_is_not_taken_for_a_hardened_one() -> None:
     ]
 
 
+def test_graphs_that_changed_places_are_told() -> None:
+    result = verify_graphs(toy_models.hardened(), toy_models.original(), toy_models.clean())
+    (gate,) = [gate for gate in result.gates if gate.name == "hardened_provenance"]
+    assert not gate.passed and gate.message.endswith("but the original is: are the two swapped?")
+
+
 def test_a_dropped_bound_contradicts_the_provenance() -> None:
     stated = {"original_sha256": ORIGINAL.sha256, "bounds": "2"}
     result = verify(toy_models.hardened(provenance=stated))
