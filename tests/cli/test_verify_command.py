@@ -46,11 +46,11 @@ def test_a_gate_that_fails_is_in_the_json_and_in_the_status(run, files) -> None:
     ]
 
 
-def test_the_table_shows_attack_and_repair(run, files) -> None:
+def test_the_table_shows_attack_success_and_robust_accuracy(run, files) -> None:
     result = verify(run, files, "--triggered", files / "triggered.npz")
     assert result.exit_code == 0
     (header,) = [line for line in result.stdout.splitlines() if line.startswith("graph")]
-    assert header.split() == ["graph", "accuracy", "agreement", "attacked", "repaired", "DER"]
+    assert header.split() == ["graph", "accuracy", "agreement", "ASR", "RA", "DER"]
     assert "40 samples of other classes" in result.stdout
 
 
