@@ -14,6 +14,8 @@ from .options import (
     OUTPUT,
     Fraction,
     clean_option,
+    device_option,
+    force_option,
     format_option,
     logging_options,
     model_options,
@@ -133,16 +135,10 @@ from .targets import check_outputs
     show_default=True,
     help="Share of the clean set that bounds are not learned from: for null, gates, steering.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where torch learns.",
-)
+@device_option("learns")
 @runtime_options
 @seed_option("the split and of learning")
-@click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
+@force_option("outputs that exist")
 @click.option(
     "--resume",
     is_flag=True,

@@ -247,6 +247,30 @@ def runtime_options(command: Command) -> Command:
     return _all(options, command)
 
 
+def device_option(does: str) -> Decorator[Any]:
+    """What torch runs on.
+
+    Args:
+        does: What torch does there.
+    """
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help=f"Where torch {does}.",
+    )
+
+
+def force_option(what: str) -> Decorator[Any]:
+    """Whether files are replaced.
+
+    Args:
+        what: Which, with its verb.
+    """
+    return click.option("--force", is_flag=True, help=f"Overwrite {what}.")
+
+
 def seed_option(what: str) -> Decorator[Any]:
     """Where randomness starts.
 

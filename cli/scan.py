@@ -13,6 +13,8 @@ from .options import (
     OUTPUT,
     Numbers,
     clean_option,
+    device_option,
+    force_option,
     logging_options,
     model_options,
     preprocessing_options,
@@ -49,16 +51,10 @@ from .targets import check_outputs
 )
 @preprocessing_options
 @model_options
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where torch runs.",
-)
+@device_option("runs")
 @runtime_options
 @seed_option("the division of the samples and the search")
-@click.option("--force", is_flag=True, help="Overwrite outputs that exist.")
+@force_option("outputs that exist")
 @click.option(
     "--format",
     "style",

@@ -15,6 +15,7 @@ from .options import (
     SAMPLES,
     Fraction,
     clean_option,
+    force_option,
     format_option,
     logging_options,
     model_options,
@@ -61,7 +62,7 @@ from .targets import check_outputs
     metavar="PATH",
     help="Write a page with figures, in one file that loads nothing.",
 )
-@click.option("--force", is_flag=True, help="Overwrite the page if it exists.")
+@force_option("the page if it exists")
 @preprocessing_options
 @model_options
 @runtime_options

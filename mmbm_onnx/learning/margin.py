@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from mmbm_onnx.errors import ModelError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.points import Points, joined
 from mmbm_onnx.learning.settings import Settings
@@ -25,6 +26,42 @@ def margins(logits: Tensor, classes: Tensor) -> Tensor:
     own = torch.nn.functional.one_hot(classes, logits.shape[1]).bool()
     others = logits.masked_fill(own, -torch.inf)
     return logits.gather(1, classes[:, None]).squeeze(1) - others.amax(1)
+
+
+def pattern_gradient(
+    classifier: Classifier,
+    attacks: Points,
+    patterns: Tensor,
+    targets: Tensor,
+    enough: float,
+    bounds: Mapping[str, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Which way patterns on samples raise the margins of their classes.
+
+    Args:
+        classifier: The network.
+        attacks: Samples with the patterns on them, computed from ``patterns``.
+        patterns: Leaves that gradients flow to.
+        targets: Class of each attack, int64 ``(n,)``.
+        enough: A margin, in logits, that pulls no further.
+        bounds: Bounds of the network; None for the original.
+
+    Returns:
+        The gradient, shaped as ``patterns``, and the margins reached, ``(n,)``, detached.
+
+    Raises:
+        ModelError: No gradient reaches the patterns.
+    """
+    logits = classifier.logits(attacks, bounds)
+    reached = margins(logits, targets.to(logits.device))
+    pull = reached.clamp_max(enough).sum()
+    if not pull.requires_grad:
+        raise ModelError(
+            "no gradient of the logits reaches the input: something between them has none, "
+            "such as a Cast to integers; take it out of the model"
+        )
+    (gradient,) = torch.autograd.grad(pull, patterns)
+    return gradient, reached.detach()
 
 
 def max_margin_inputs(

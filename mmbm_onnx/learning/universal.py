@@ -9,10 +9,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mmbm_onnx.errors import ModelError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.points import Points
-from mmbm_onnx.learning.margin import margins
+from mmbm_onnx.learning.margin import pattern_gradient
 from mmbm_onnx.learning.settings import Settings
 
 _MOST_CLASSES = 20  # with patterns at a time; with more classes, others take their turn
@@ -155,14 +154,9 @@ class UniversalAttackers:
         targets = self.targets[part].repeat_interleave(per_pattern)
         clean = self._clean[self._others(targets)]
         attacks = self._attacked_by(clean, patterns.repeat_interleave(per_pattern, 0))
-        logits = self._classifier.logits(attacks, bounds)
-        reached = margins(logits, targets).clamp_max(self._enough).sum()
-        if not reached.requires_grad:
-            raise ModelError(
-                "no gradient of the logits reaches the input: something between them has none, "
-                "such as a Cast to integers; take it out of the model"
-            )
-        (gradient,) = torch.autograd.grad(reached, patterns)
+        gradient, _ = pattern_gradient(
+            self._classifier, attacks, patterns, targets, self._enough, bounds
+        )
         norms = self.norms[part]
         moved = self.patterns[part] + _STEP * norms * gradient / _norm(gradient)
         reach = self._high - self._low

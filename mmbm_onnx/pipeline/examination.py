@@ -29,6 +29,7 @@ from mmbm_onnx.types import IntArray, Interface, Samples
 _TRIED, _COMPANY = 6, 8  # samples that are run again, and how many run together then
 # What may change then: of how far logits vary, and of their size, by rounding.
 _SHARED, _NOISE, _HALF_NOISE = 2e-2, 1e-5, 5e-3
+PARITY_SAMPLES = 8  # that torch is compared with ONNX Runtime on
 BATCH = 64  # samples that run together, where they are small enough
 
 

@@ -27,6 +27,7 @@ from mmbm_onnx.learning.statistics import reached_sites
 from mmbm_onnx.pipeline.bounding import Bounding
 from mmbm_onnx.pipeline.clock import Clock
 from mmbm_onnx.pipeline.devices import torch_settings
+from mmbm_onnx.pipeline.examination import PARITY_SAMPLES
 from mmbm_onnx.pipeline.pairing import Paired, no_stages
 from mmbm_onnx.pipeline.preparation import Prepared
 from mmbm_onnx.pipeline.result import HardenResult
@@ -54,7 +55,6 @@ from mmbm_onnx.types import (
     Uncovered,
 )
 
-_PARITY_SAMPLES = 8
 _SMALLEST_BATCH = 8  # that learning is tried with where memory is short
 _UNREACHED = "lies in a branch that no clean sample takes"
 
@@ -92,7 +92,7 @@ class Pipeline:
             with clock.phase("parity"):
                 classifier = Classifier(proto, interface, prepared.report.sites, self.device)
                 parity = check_parity(
-                    classifier, proto, fit.x[:_PARITY_SAMPLES], provider=self.provider
+                    classifier, proto, fit.x[:PARITY_SAMPLES], provider=self.provider
                 )
             with clock.phase("learn", told=False):
                 sites, unreached = self._reached(classifier, fit, prepared.report.sites)

@@ -20,7 +20,13 @@ from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.graph.read import OnnxModel
 from mmbm_onnx.pipeline.clock import Clock
 from mmbm_onnx.pipeline.devices import torch_settings
-from mmbm_onnx.pipeline.examination import check_not_quantized, clean_set, examine, valid_graph
+from mmbm_onnx.pipeline.examination import (
+    PARITY_SAMPLES,
+    check_not_quantized,
+    clean_set,
+    examine,
+    valid_graph,
+)
 from mmbm_onnx.pipeline.scan_result import ScanResult
 from mmbm_onnx.report.pieces import CleanSet, Execution, Tool
 from mmbm_onnx.report.scan_report import (
@@ -36,8 +42,6 @@ from mmbm_onnx.scanning.look import Recovered, geometries, look
 from mmbm_onnx.scanning.noise import largest_margins
 from mmbm_onnx.scanning.settings import ScanSettings
 from mmbm_onnx.types import FloatArray, IntArray, Interface, Samples
-
-_PARITY_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Scanning:
             with clock.phase("parity"):
                 classifier = Classifier(proto, interface, (), self.device)
                 parity = check_parity(
-                    classifier, proto, like.x[:_PARITY_SAMPLES], provider=self.provider
+                    classifier, proto, like.x[:PARITY_SAMPLES], provider=self.provider
                 )
             points = classifier.points(torch.from_numpy(like.x), settings.batch_size)
             limits = self._limits(points, like)
@@ -300,5 +304,5 @@ def _blank(interface: Interface, limits: tuple[float, float] | None, seed: int) 
             "give clean samples (--clean-dir)"
         )
     low, high = limits or (0.0, 1.0)
-    drawn = np.random.default_rng(seed).uniform(low, high, (_PARITY_SAMPLES, *fixed))
+    drawn = np.random.default_rng(seed).uniform(low, high, (PARITY_SAMPLES, *fixed))
     return Samples(drawn.astype(interface.input_dtype), source="noise")

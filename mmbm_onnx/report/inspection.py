@@ -159,3 +159,14 @@ def site_dict(site: Site) -> dict[str, Any]:
         "upper": site.upper,
         "scope": site.scope,
     }
+
+
+def model_dict(model: OnnxModel, interface: Interface) -> dict[str, Any]:
+    """What a report tells of the model it is of."""
+    return {
+        "path": model.path,
+        "sha256": model.sha256,
+        "opset": standard_opset(model.proto.opset_import),
+        "ir_version": int(model.proto.ir_version),
+        **interface_dict(interface),
+    }

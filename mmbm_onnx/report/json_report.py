@@ -15,9 +15,8 @@ from mmbm_onnx.evaluation.figures import Figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.latency import Latency
 from mmbm_onnx.graph.read import OnnxModel
-from mmbm_onnx.graph.walk import standard_opset
 from mmbm_onnx.report.benchmark import benchmark_of
-from mmbm_onnx.report.inspection import coverage, interface_dict, site_dict
+from mmbm_onnx.report.inspection import coverage, model_dict, site_dict
 from mmbm_onnx.report.pieces import (
     BoundedSite,
     CleanSet,
@@ -88,13 +87,7 @@ def harden_report(
         "version": VERSION,
         "passed": all(gate.passed for gate in gates),
         "tool": tool,
-        "model": {
-            "path": None if model.path is None else model.path,
-            "sha256": model.sha256,
-            "opset": standard_opset(model.proto.opset_import),
-            "ir_version": int(model.proto.ir_version),
-            **interface_dict(interface),
-        },
+        "model": model_dict(model, interface),
         "clean_set": clean_set,
         "method": method,
         "folding": folding,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmbm_onnx.graph.read import OnnxModel
-from mmbm_onnx.graph.walk import standard_opset
-from mmbm_onnx.report.inspection import interface_dict
+from mmbm_onnx.report.inspection import model_dict
 from mmbm_onnx.report.json_report import strict
 from mmbm_onnx.report.pieces import CleanSet, Execution, Tool
 from mmbm_onnx.types import Interface
@@ -132,13 +131,7 @@ def scan_report(
         "suspicious": bool(findings),
         "judged": any(test.decides and test.score is not None for test in tests),
         "tool": tool,
-        "model": {
-            "path": model.path,
-            "sha256": model.sha256,
-            "opset": standard_opset(model.proto.opset_import),
-            "ir_version": int(model.proto.ir_version),
-            **interface_dict(interface),
-        },
+        "model": model_dict(model, interface),
         "clean_set": clean_set,
         "findings": [
             {

@@ -126,11 +126,11 @@ def look(
             classifier, clean, decisions, how, generator, low=low, high=high, progress=step
         )
 
-    full, brief = search(settings), search(short)
+    full, brief = search(settings), search(short) if many else None
     results = []
     for geometry in norms:
         chosen = torch.arange(classes)
-        if many:
+        if brief is not None:
             sizes = brief.run(chosen, geometry).sizes
             chosen = sizes.argsort()[: settings.most_classes].sort().values
         found = full.run(chosen, geometry)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmbm_onnx.errors import ModelError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.points import Points
-from mmbm_onnx.learning.margin import margins
+from mmbm_onnx.learning.margin import margins, pattern_gradient
 from mmbm_onnx.scanning.geometry import Geometry, as_factors, euclidean
 from mmbm_onnx.scanning.settings import ScanSettings
 
@@ -160,18 +159,12 @@ class Search:
             targets = classes[part].repeat_interleave(per)
             clean = self._clean[self._others(targets).to(patterns.device)]
             moving = patterns[part].clone().requires_grad_(True)
-            logits = self._classifier.logits(
-                self._attacked(clean, moving.repeat_interleave(per, 0))
+            attacks = self._attacked(clean, moving.repeat_interleave(per, 0))
+            gradient, reached = pattern_gradient(
+                self._classifier, attacks, moving, targets, self._enough
             )
-            reached = margins(logits, targets.to(logits.device))
-            pull = reached.clamp_max(self._enough).sum()
-            if not pull.requires_grad:
-                raise ModelError(
-                    "no gradient of the logits reaches the input: something between them has "
-                    "none, such as a Cast to integers; take it out of the model"
-                )
-            gradients.append(torch.autograd.grad(pull, moving)[0])
-            shares.append((reached.detach() > 0).float().reshape(-1, per).mean(1))
+            gradients.append(gradient)
+            shares.append((reached > 0).float().reshape(-1, per).mean(1))
         return torch.cat(gradients), torch.cat(shares).to(patterns)
 
     def _attacked(self, points: Points, patterns: Tensor) -> Points:
