@@ -93,12 +93,14 @@ def decide(
         mask = _without_those_that_stay(ops, mask, margins[1], difference, stays_below)
     masked = _masked(ops, mask, bounded, second, dtype)
     best = as_float32(ops, masked, dtype, "masked_widened") if dtype in _HALF else masked
-    other = ops.add("ArgMax", best, name="best_other", axis=1, keepdims=1)
+    # Logits are chosen, not classes: OpenVINO compares the bits of integers as floats, which are
+    # denormal, and in a process that takes those for zero its Where sees nothing flagged.
+    decisive = ops.add("Where", flagged, best, deciding, name="deciding")
     return Decision(
         score=score,
         flagged=flagged,
         suspected=suspected,
-        corrected=ops.add("Where", flagged, other, suspected, name="corrected"),
+        corrected=ops.add("ArgMax", decisive, name="corrected", axis=1, keepdims=1),
         logits=masked,
     )
 
