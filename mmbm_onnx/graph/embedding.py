@@ -19,6 +19,8 @@ INTEGERS = (
 """Element types of integers that samples may have."""
 _TABLES = ("Gather", "GatherND", "OneHot", "TfIdfVectorizer")
 _NUMBERS = ("Cast", "CastLike", "DequantizeLinear")
+# What may stand between a comparison with all values and its Cast, in a OneHot written out.
+_MOVES = ("Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 # They tell how long something is, not what it is.
 _LENGTHS = ("Shape", "Size")
 
@@ -33,9 +35,9 @@ def find_start(
     """The tensor that stands for an integer input from where gradients flow.
 
     It is the result of the operator that turns the integers into floating-point values: a look-up
-    in a table (Gather, OneHot), failing that a Cast. Where there are several, it is the first
-    tensor that all their ways to the logits lead through. What else the integers decide, such as a
-    mask, is no part of it.
+    in a table (Gather, OneHot, or OneHot written out as Equal and Cast), failing that a Cast. Where
+    there are several, it is the first tensor that all their ways to the logits lead through. What
+    else the integers decide, such as a mask, is no part of it.
 
     Args:
         graph: A checked graph.
@@ -79,10 +81,21 @@ def _embeddings(
 ) -> tuple[list[str], list[str]]:
     """Results of look-ups by the input's integers, and of their Casts to floating point."""
     integers = {source}
+    hits: set[str] = set()  # where integers are one of several values
     tables, numbers = [], []
     for node in graph.node:
+        if node.op_type in (*_MOVES, *_NUMBERS) and node.input[0] in hits:
+            if _is_float(node.output[0], types):
+                tables.append(node.output[0])
+            else:
+                hits.add(node.output[0])
+            continue
         if integers.isdisjoint(node.input) or node.op_type in _LENGTHS:
             continue
+        if node.op_type == "Equal" and any(
+            name not in integers and _holds_several(name, types) for name in node.input
+        ):
+            hits.add(node.output[0])
         for name in node.output:
             if _is_float(name, types):
                 if node.op_type in _NUMBERS:
@@ -113,6 +126,14 @@ def _cuts(graph: onnx.GraphProto, starts: set[str], leading: set[str]) -> Iterat
             if starts <= following and max(open_until, beside) <= place:
                 yield name
         open_until = max(open_until, *ends.values())
+
+
+def _holds_several(name: str, types: Mapping[str, onnx.TypeProto]) -> bool:
+    """Whether a tensor may hold more than one value."""
+    if name not in types or not types[name].tensor_type.HasField("shape"):
+        return True
+    axes = types[name].tensor_type.shape.dim
+    return any(not axis.HasField("dim_value") or axis.dim_value > 1 for axis in axes)
 
 
 def _is_float(name: str, types: Mapping[str, onnx.TypeProto]) -> bool:

@@ -76,6 +76,38 @@ def test_a_function_of_another_domain_may_embed() -> None:
     assert start("f = own.look (table, x) r = Relu (f)", "r", text) == "f"
 
 
+ONE_HOT = """
+    words = Constant <value_ints = [0, 1, 2, 3]> () last = Constant <value_ints = [-1]> ()
+    column = Unsqueeze (x, last)
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "hit = Equal (column, words) e = Cast <to = 1> (hit)",
+        "hit = Equal (words, column) e = Cast <to = 1> (hit)",
+        """
+        shape = Constant <value_ints = [1, 6, 4]> () wide = Expand (column, shape)
+        hit = Equal (wide, words) same = Reshape (hit, shape) e = Cast <to = 1> (same)
+        """,
+    ],
+)
+def test_a_look_up_may_be_written_out_as_a_comparison(body: str) -> None:
+    assert start(ONE_HOT + body, "e") == "e"
+    mask = "zero_too = Cast <to = 1> (column) kept = Mul (e, zero_too)"
+    assert start(ONE_HOT + body + mask, "kept") == "e"
+
+
+def test_a_comparison_with_one_value_is_no_look_up() -> None:
+    body = """
+        hit = Equal (column, zero) f = Cast <to = 1> (hit)
+        four = Constant <value_ints = [1, 1, 4]> () wide = Tile (f, four)
+    """
+    with pytest.raises(ModelError, match="input 'x' reach the logits by no look-up or Cast"):
+        start(ONE_HOT + body, "wide")
+
+
 def test_integers_that_are_only_compared_are_refused() -> None:
     body = """
         b = Greater (x, zero) f = Cast <to = 1> (b) last = Constant <value_ints = [-1]> ()
