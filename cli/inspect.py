@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -31,5 +32,6 @@ def inspect(
     if style == "json":
         emit(json.dumps(result.to_dict(), indent=2, allow_nan=False))
     elif not quiet:
-        emit(inspection_summary(result))
+        # What a program or a file gets is searched for names.
+        emit(inspection_summary(result, whole=not sys.stdout.isatty()))
     return OK

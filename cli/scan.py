@@ -98,6 +98,11 @@ def scan(
     from mmbm_onnx.report.scan_table import scan_summary
 
     preprocessing = take_preprocessing(options)
+    if preprocessing is not None and clean is None:
+        raise click.UsageError(
+            "options of preprocessing need --clean-dir: noise is made as the model takes it, "
+            "within --range"
+        )
     with ProgressBar(quiet=quiet) as progress:
         result = mmbm_onnx.scan(
             model, clean, preprocessing=preprocessing, progress=progress, **options

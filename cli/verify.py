@@ -36,7 +36,7 @@ from .targets import check_outputs
     "--triggered",
     type=SAMPLES,
     metavar="PATH",
-    help="Triggered samples: an .npz with x, y (true labels) and target.",
+    help="Triggered samples: an .npz with x, y (true labels) and target, one or one for each.",
 )
 @click.option(
     "--max-accuracy-drop",
@@ -55,6 +55,7 @@ from .targets import check_outputs
     type=Fraction(),
     help="Gate: of the detector where there is one, else of the hardened graph.",
 )
+@click.option("--report", "report_path", type=OUTPUT, help="Write the JSON report here.")
 @click.option(
     "--html",
     "html_path",
@@ -62,7 +63,7 @@ from .targets import check_outputs
     metavar="PATH",
     help="Write a page with figures, in one file that loads nothing.",
 )
-@force_option("the page if it exists")
+@force_option("outputs that exist")
 @preprocessing_options
 @model_options
 @runtime_options
@@ -72,6 +73,7 @@ def verify(
     original: Path,
     hardened: Path,
     clean: Path,
+    report_path: Path | None,
     html_path: Path | None,
     force: bool,
     style: str,
@@ -81,30 +83,29 @@ def verify(
     """Run ORIGINAL and HARDENED in ONNX Runtime and check that HARDENED can take its place.
 
     Use clean samples that the bounds were not learned from. Needs no torch; writes no file
-    but the page of --html.
+    but those of --report and --html.
     """
-    if html_path is not None:
-        graphs = [original, hardened, options["detector"]]
-        others = [clean, options["triggered"], options["preprocess"]]
-        check_outputs(
-            [html_path],
-            models=[graph for graph in graphs if graph],
-            others=[other for other in others if other],
-            force=force,
-        )
+    outputs = {"report": report_path, "html": html_path}
+    graphs = [original, hardened, options["detector"]]
+    others = [clean, options["triggered"], options["preprocess"]]
+    check_outputs(
+        [path for path in outputs.values() if path is not None],
+        models=[graph for graph in graphs if graph],
+        others=[other for other in others if other],
+        force=force,
+    )
 
     import mmbm_onnx
     from mmbm_onnx.report.tables import verify_summary
 
     preprocessing = take_preprocessing(options)
     result = mmbm_onnx.verify(original, hardened, clean, preprocessing=preprocessing, **options)
-    if html_path is not None:
-        mmbm_onnx.save_page(result, html_path, force=force)
+    mmbm_onnx.save_verification(result, **outputs, force=force)
     if not quiet:
         for line in result.warnings:
             warn(line)
     if style == "json":
         emit(json.dumps(result.to_dict(), indent=2, allow_nan=False))
     elif not quiet:
-        emit(verify_summary(result, html_path=html_path))
+        emit(verify_summary(result, report_path=report_path, html_path=html_path))
     return OK if result.passed else GATE_FAILED

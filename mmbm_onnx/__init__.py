@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmbm_onnx.api.hardening import harden
     from mmbm_onnx.api.inspecting import inspect
     from mmbm_onnx.api.scanning import scan
-    from mmbm_onnx.api.verifying import save_page, verify
+    from mmbm_onnx.api.verifying import save_verification, verify
     from mmbm_onnx.data import Preprocessing
     from mmbm_onnx.errors import MmbmError
     from mmbm_onnx.evaluation.bench import BenchResult
@@ -42,7 +42,7 @@ _HOMES = {
     "bench": "mmbm_onnx.api.benching",
     "harden": "mmbm_onnx.api.hardening",
     "inspect": "mmbm_onnx.api.inspecting",
-    "save_page": "mmbm_onnx.api.verifying",
+    "save_verification": "mmbm_onnx.api.verifying",
     "scan": "mmbm_onnx.api.scanning",
     "verify": "mmbm_onnx.api.verifying",
 }
@@ -63,7 +63,7 @@ __all__ = [
     "bench",
     "harden",
     "inspect",
-    "save_page",
+    "save_verification",
     "scan",
     "verify",
 ]

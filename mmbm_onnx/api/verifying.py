@@ -17,7 +17,8 @@ from mmbm_onnx.api.sources import (
 from mmbm_onnx.data import Preprocessing, check_samples
 from mmbm_onnx.evaluation.verification import Limits, VerifyResult, verify_graphs
 from mmbm_onnx.graph.interface import find_interface
-from mmbm_onnx.graph.write import write_files
+from mmbm_onnx.graph.write import Content, write_files
+from mmbm_onnx.report.json_report import to_json
 
 if TYPE_CHECKING:
     import torch
@@ -96,21 +97,34 @@ def verify(
     return replace(result, notes=notes, warnings=(*warnings, *result.warnings))
 
 
-def save_page(result: VerifyResult, path: str | Path, *, force: bool = False) -> None:
-    """Write a verification as one HTML page that loads nothing and runs no script.
+def save_verification(
+    result: VerifyResult,
+    *,
+    report: str | Path | None = None,
+    html: str | Path | None = None,
+    force: bool = False,
+) -> None:
+    """Write a verification, all files or none.
 
     Args:
         result: What ``verify`` returned.
-        path: Where the page goes.
-        force: Whether an existing file may be overwritten.
+        report: Where the JSON report goes (``docs/report-schema.md``); None writes none.
+        html: Where the page goes, which loads nothing and runs no script; None writes none.
+        force: Whether existing files may be overwritten.
 
     Raises:
-        OutputError: The file exists, or cannot be written.
+        OutputError: A file exists, or cannot be written.
     """
-    # Jinja and Pillow are for those who ask for a page.
-    from mmbm_onnx.report.html.verify import verify_page
+    document = result.to_dict()
+    files: dict[Path, Content] = {}
+    if report is not None:
+        files[Path(report)] = to_json(document)
+    if html is not None:
+        # Jinja and Pillow are for those who ask for a page.
+        from mmbm_onnx.report.html.verify import verify_page
 
-    write_files({Path(path): verify_page(result.to_dict(), result.details)}, force=force)
+        files[Path(html)] = verify_page(document, result.details)
+    write_files(files, force=force)
 
 
 def _limit(name: str, value: Any) -> float | None:

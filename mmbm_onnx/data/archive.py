@@ -37,8 +37,8 @@ def read_archive(
     ``x`` of float16, float32 or float64 is passed as it is, in the model's layout, cast to the
     model's dtype; so are integers to a model that takes integers. ``x`` of uint8 is images
     ``(n, h, w, c)``, ``(n, c, h, w)`` or ``(n, h, w)``, in RGB order, that are preprocessed. ``y``
-    and ``target`` are integers ``(n,)``; both may be missing, ``y`` only if ``target`` and every
-    other member are missing too.
+    and ``target`` are integers ``(n,)``, ``target`` also a single one for all; both may be missing,
+    ``y`` only if ``target`` and every other member are missing too.
 
     Args:
         path: The file.
@@ -64,7 +64,7 @@ def read_archive(
                     "model as it is) or uint8 (images)"
                 )
             labels = {
-                name: _labels(archive, members[name], x_member)
+                name: _labels(archive, name, members[name], x_member)
                 for name in ("y", "target")
                 if name in members
             }
@@ -150,12 +150,15 @@ def _check_shape(member: ArrayMember, interface: Interface) -> None:
     )
 
 
-def _labels(archive: zipfile.ZipFile, member: ArrayMember, x: ArrayMember) -> IntArray:
+def _labels(archive: zipfile.ZipFile, name: str, member: ArrayMember, x: ArrayMember) -> IntArray:
     if member.dtype.kind not in "iu":
         raise DataError(f"{member.where}: dtype {member.dtype}, expected integer class indices")
-    if len(member.shape) != 1 or member.shape[:1] != x.shape[:1]:
+    one_for_all = name == "target" and member.shape in ((), (1,)) and len(x.shape) > 0
+    if not one_for_all and (len(member.shape) != 1 or member.shape[:1] != x.shape[:1]):
         raise DataError(f"{member.where}: shape {member.shape} beside x of shape {x.shape}")
     labels = load_member(archive, member)
+    if one_for_all:
+        labels = np.full(x.shape[0], labels)
     if labels.size and labels.max() > np.iinfo(np.int64).max:
         raise DataError(f"{member.where}: labels over 2^63")
     return labels.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Clean sets as a directory with one folder of images per class."""
+"""Clean sets as a directory: a folder of images per class, or images alone, without labels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mmbm_onnx.data.assemble import assemble_images
 from mmbm_onnx.data.folder_advice import (
     doubtful_order,
     is_ignored,
-    no_classes,
     no_image,
+    one_of_several,
     stray,
     wrong_count,
     wrong_index,
@@ -32,11 +32,12 @@ _NOTES_BESIDE = frozenset({".csv", ".html", ".json", ".yaml", ".yml"})
 def read_folder(
     root: Path, interface: Interface, preprocessing: Preprocessing, max_bytes: int
 ) -> Samples:
-    """Read ``root/<class>/<image>``.
+    """Read ``root/<class>/<image>``, or ``root/<image>`` where there are no folders.
 
     Folders sorted by name are the class indices, unless every name is a whole number: then those
     are. The first needs exactly one folder per class, else the indices would shift; an empty
     folder keeps its place. Links are followed. Images come in order of class, then file name.
+    Images without folders have no labels.
 
     Args:
         root: The directory.
@@ -45,22 +46,26 @@ def read_folder(
         max_bytes: The samples may not need more.
 
     Returns:
-        Samples with labels, and with class names unless these are numbers.
+        Samples with labels, and with class names unless these are numbers; without either where
+        there are no folders.
 
     Raises:
         DataError: A folder or file does not belong, or an image cannot be read.
     """
     target = image_input(interface, preprocessing.layout)
-    labelled = _label_folders(root, interface.classes)
-    files: list[tuple[int, Path]] = []
+    folders, files = _class_folders(root, interface.classes)
+    labels: list[int] = []
+    labelled = _label_folders(root, folders, interface.classes) if folders else []
     for label, folder in labelled:
-        files += [(label, path) for path in _images_in(folder)]
+        inside = _images_in(folder)
+        files += inside
+        labels += [label] * len(inside)
     if not files:
         raise DataError(f"{root}: its class folders hold no images ({_endings()})")
     transparent: list[Path] = []
 
     def decoded() -> Iterator[tuple[str, Image.Image]]:
-        for _, path in files:
+        for path in files:
             image, alpha = decode_image(path)
             if alpha:
                 transparent.append(path)
@@ -83,7 +88,7 @@ def read_folder(
         ]
     return Samples(
         x=x,
-        y=np.array([label for label, _ in files], np.int64),
+        y=np.array(labels, np.int64) if folders else None,
         class_names=() if numbered else tuple(folder.name for _, folder in labelled),
         source=str(root),
         preprocessing=preprocessing.describe(interface.input_dtype),
@@ -92,12 +97,7 @@ def read_folder(
     )
 
 
-def _label_folders(root: Path, classes: int) -> list[tuple[int, Path]]:
-    folders = _class_folders(root)
-    if not folders:
-        raise DataError(
-            f"{root}: neither one folder of images per class nor one .npz file is in it"
-        )
+def _label_folders(root: Path, folders: list[Path], classes: int) -> list[tuple[int, Path]]:
     if problem := wrong_level(root, folders):
         raise DataError(problem)
     names = [folder.name for folder in folders]
@@ -129,18 +129,28 @@ def _numbered(folders: list[Path], classes: int) -> list[tuple[int, Path]]:
     return sorted(by_label.items())
 
 
-def _class_folders(root: Path) -> list[Path]:
-    folders = []
+def _class_folders(root: Path, classes: int) -> tuple[list[Path], list[Path]]:
+    """The class folders, or, where there are none, the images."""
+    folders, images = [], []
     for entry in _entries(root):
         if entry.is_dir():
             folders.append(entry)
         elif is_image_name(entry):
-            raise DataError(
-                f"{entry}: an image outside the class folders of {root}{no_classes(root)}"
-            )
+            images.append(_file(entry))
         elif entry.suffix.lower() not in _NOTES_BESIDE:
-            raise DataError(f"{entry}: does not belong beside class folders; {stray(entry)}")
-    return folders
+            raise DataError(f"{entry}: does not belong beside images; {stray(entry)}")
+    if not folders and not images:
+        raise DataError(f"{root}: neither images, in folders per class, nor one .npz file is in it")
+    if folders and images:
+        raise DataError(
+            f"{images[0]}: an image outside the class folders of {root}; move it into one of them"
+        )
+    if images and (parent := one_of_several(root, classes)):
+        raise DataError(
+            f"{images[0]}: an image outside class folders; {root} is one of {classes} folders of "
+            f"images, as many as classes: give {parent}"
+        )
+    return folders, images
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -153,9 +163,14 @@ def _images_in(folder: Path) -> list[Path]:
             )
         if not is_image_name(path):
             raise DataError(f"{path}: not an image ({_endings()}); {no_image(path)}")
-        if not path.is_file():
-            raise DataError(f"{path}: a broken link or no ordinary file")
+        _file(path)
     return paths
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path}: a broken link or no ordinary file")
+    return path
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -71,14 +71,17 @@ def wrong_level(root: Path, folders: Sequence[Path]) -> str | None:
     return None
 
 
-def no_classes(root: Path) -> str:
-    """The way out where images stand in a directory without class folders."""
-    if _folders_in(root):
-        return "; move it into one of them"
-    siblings = _folders_in(root.resolve().parent)
-    if len(siblings) > 1:
-        return f"; if {root.resolve().name} is one class of several, give {root.resolve().parent}"
-    return "; sort the images into a folder per class"
+def one_of_several(root: Path, classes: int) -> Path | None:
+    """The directory above, where its folders of images are as many as the classes: the one that was
+    given is a class then, and not the clean set.
+
+    Args:
+        root: A directory of images.
+        classes: How many the model has.
+    """
+    above = root.resolve().parent
+    folders = _folders_in(above)
+    return above if len(folders) == classes and all(map(_holds_images, folders)) else None
 
 
 def wrong_count(folders: Sequence[Path], classes: int) -> str:

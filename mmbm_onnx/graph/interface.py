@@ -16,6 +16,7 @@ from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_
 from mmbm_onnx.types import SINGLE_HEADS, Interface
 
 Types = Mapping[str, onnx.TypeProto]
+_SHOWN = 8  # names at most in a message
 
 
 def find_interface(
@@ -179,7 +180,9 @@ def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
 def _named_logits(proto: onnx.ModelProto, types: Types, name: str, label: str) -> Tail:
     made_by = producers(proto.graph)
     if name not in made_by:
-        raise OptionError(f"{label}: no tensor named {name!r} in the graph{_hint(name, made_by)}")
+        likely = [one for one in made_by if _looks_like_scores(one, types)]
+        hint = did_you_mean(name, made_by) or _listed(likely[-_SHOWN:])
+        raise OptionError(f"{label}: no tensor named {name!r} in the graph{hint}")
     kind = types.get(name)
     shape = shape_of(kind)
     if shape is not None and not is_row(shape):
@@ -292,5 +295,8 @@ def _width_of_weights(node: onnx.NodeProto, types: Types) -> int | None:
 def _hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
     if close := did_you_mean(name, known):
         return close
-    shown = ", ".join(sorted(known)[:8])
-    return f"; there are: {shown}" if len(known) <= 8 else ""
+    return _listed(sorted(known)) if len(known) <= _SHOWN else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"; there are: {', '.join(names)}" if names else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from mmbm_onnx.evaluation.figures import Figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.verification import VerifyResult
 from mmbm_onnx.report.inspection import Inspection
-from mmbm_onnx.report.layout import number, pairs, percent, shorten, table
+from mmbm_onnx.report.layout import NAME_WIDTH, number, pairs, percent, shorten, table
 
 ROLES = ("original", "hardened", "detector")
 _LONG = 72
+_BENCHMARK = "in the benchmark (500 samples, default settings)"
 
 
 def gates_table(gates: Sequence[Gate | Mapping[str, Any]]) -> str:
@@ -85,8 +87,10 @@ def harden_summary(
     return "\n\n".join(parts)
 
 
-def verify_summary(result: VerifyResult, *, html_path: Path | None = None) -> str:
-    """A verification for people, with where its page was written."""
+def verify_summary(
+    result: VerifyResult, *, report_path: Path | None = None, html_path: Path | None = None
+) -> str:
+    """A verification for people, with where its report and its page were written."""
     measured = result.measurements
     figures = {"original": measured.original}
     if measured.hardened is not None:
@@ -113,8 +117,9 @@ def verify_summary(result: VerifyResult, *, html_path: Path | None = None) -> st
         ]
     )
     parts = [head, _figures_table(figures, columns), gates_table(result.gates)]
-    if html_path is not None:
-        parts.append("written\n" + _indented(pairs([("page", str(html_path))])))
+    written = [(name, str(p)) for name, p in (("report", report_path), ("page", html_path)) if p]
+    if written:
+        parts.append("written\n" + _indented(pairs(written)))
     verdict = "all gates hold" if result.passed else "a gate failed"
     return "\n\n".join([*parts, f"{'PASS' if result.passed else 'FAIL'}: {verdict}"])
 
@@ -161,13 +166,19 @@ def bench_summary(result: BenchResult) -> str:
     return "\n\n".join(parts)
 
 
-def inspection_summary(inspection: Inspection) -> str:
-    """An inspection for people."""
+def inspection_summary(inspection: Inspection, *, whole: bool = False) -> str:
+    """An inspection for people.
+
+    Args:
+        inspection: What was found.
+        whole: Whether long names are left whole, for a reader that wraps no lines.
+    """
+    width = sys.maxsize if whole else NAME_WIDTH
     found = inspection.interface
     origin = inspection.provenance
     head = pairs(
         [
-            ("model", shorten(inspection.path, _LONG)),
+            ("model", shorten(inspection.path, max(_LONG, width))),
             ("sha256", inspection.sha256),
             ("format", f"IR {inspection.ir_version}, opset {inspection.opset}"),
             ("producer", shorten(inspection.producer, _LONG)),
@@ -177,16 +188,20 @@ def inspection_summary(inspection: Inspection) -> str:
                 "input",
                 ""
                 if found is None
-                else f"{shorten(found.input)} {found.input_dtype.name} {_shape(found.input_shape)}",
+                else f"{shorten(found.input, width)} {found.input_dtype.name} "
+                f"{_shape(found.input_shape)}",
             ),
-            ("embedded", "" if found is None or found.start is None else shorten(found.start)),
+            (
+                "embedded",
+                "" if found is None or found.start is None else shorten(found.start, width),
+            ),
             (
                 "output",
                 ""
                 if found is None
-                else f"{shorten(found.output)}, {found.classes} classes, {found.head}",
+                else f"{shorten(found.output, width)}, {found.classes} classes, {found.head}",
             ),
-            ("logits", "" if found is None else shorten(found.logits)),
+            ("logits", "" if found is None else shorten(found.logits, width)),
             ("inlined", ", ".join(inspection.inlined)),
             ("covered", _covered(len(inspection.sites), len(inspection.uncovered))),
         ]
@@ -197,7 +212,7 @@ def inspection_summary(inspection: Inspection) -> str:
     if inspection.sites:
         rows = [
             (
-                shorten(site.tensor),
+                shorten(site.tensor, width),
                 site.kind,
                 site.dtype.name,
                 "-" if site.channels is None else str(site.channels),
@@ -209,7 +224,10 @@ def inspection_summary(inspection: Inspection) -> str:
         headers = ("takes a bound", "kind", "dtype", "channels", "axis", "limit")
         parts.append(table(headers, rows, "lllrrr"))
     if inspection.uncovered:
-        lines = [(shorten(item.tensor), item.op_type, item.reason) for item in inspection.uncovered]
+        lines = [
+            (shorten(item.tensor, width), item.op_type, item.reason)
+            for item in inspection.uncovered
+        ]
         parts.append(table(("takes none", "kind", "reason"), lines, "lll"))
     return "\n\n".join(parts)
 
@@ -272,7 +290,7 @@ def _attacks(benchmark: Mapping[str, Any], which: str) -> str:
         f"{name} ({100 * rates[name]:.0f} %)" if which == "missed" else name
         for name in benchmark[which]
     ]
-    return f"in the benchmark: {', '.join(named)}" if named else ""
+    return f"{_BENCHMARK}: {', '.join(named)}" if named else ""
 
 
 def _covered(sites: int, uncovered: int) -> str:

@@ -66,6 +66,8 @@ def test_without_clean_samples(folder: Path) -> None:
     assert "MM-BD: p = " in done.stdout.splitlines()[0]
     refused = mmbm("scan", folder / "bad.onnx", "--patterns", folder / "p.npz", *FAST)
     assert refused.status == 2 and "--patterns needs --clean-dir" in refused.error
+    refused = mmbm("scan", folder / "bad.onnx", "--scale", "1", *FAST)
+    assert refused.status == 2 and "options of preprocessing need --clean-dir" in refused.error
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,22 @@ def test_quiet_leaves_the_status_alone(run, files) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
 
 
+def test_the_report_is_what_json_prints_and_nothing_is_overwritten(run, files) -> None:
+    report, page = files / "verdict.json", files / "page.html"
+    result = verify(run, files, "--format", "json", "--report", report)
+    assert result.exit_code == 0, result.output
+    assert json.loads(report.read_text()) == json.loads(result.stdout)
+    refused = verify(run, files, "--report", report, "--html", page)
+    assert refused.exit_code == 2
+    assert "exists already; use --force" in refused.stderr
+    assert not page.exists()
+    written = verify(run, files, "--report", report, "--html", page, "--force")
+    assert f"report  {report}" in written.stdout
+    assert page.exists()
+    refused = verify(run, files, "--report", files / "clean.npz", "--force")
+    assert "would overwrite an input" in refused.stderr
+
+
 def test_a_page_is_written_and_nothing_overwritten(run, files) -> None:
     page = files / "page.html"
     more = ("--detector", files / "detector.onnx", "--triggered", files / "triggered.npz")
@@ -110,6 +126,16 @@ def test_inspect_lists_sites(run, files) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert "1 of 1 activations" in result.stdout
     assert "already hardened" in run("inspect", files / "hardened.onnx").stdout
+
+
+def test_inspect_leaves_names_whole_off_a_terminal(run, files) -> None:
+    proto = toy_models.original().proto
+    long = "backbone/" * 20 + "act"
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [long if name == "act" else name for name in names]
+    onnx.save(proto, files / "long.onnx")
+    assert long in run("inspect", files / "long.onnx").stdout
 
 
 def test_inspect_speaks_json(run, files) -> None:

@@ -152,6 +152,12 @@ def test_labels_are_optional(read):
 def test_triggered_set(read):
     samples = read(x=X, y=Y, target=np.full(5, 2), triggered=True)
     assert samples.target.tolist() == [2] * 5
+    for one in (np.int64(2), np.full(1, 2)):
+        assert read(x=X, y=Y, target=one, triggered=True).target.tolist() == [2] * 5
+    with pytest.raises(DataError, match=r"'target': shape \(2,\) beside x"):
+        read(x=X, y=Y, target=np.full(2, 2), triggered=True)
+    with pytest.raises(DataError, match=r"'y': shape \(1,\) beside x"):
+        read(x=X, y=np.full(1, 2), target=Y, triggered=True)
     with pytest.raises(DataError, match="no member 'target'"):
         read(x=X, y=Y, triggered=True)
     with pytest.raises(DataError, match="no member 'y' with the true labels; 'target' needs it"):

@@ -56,6 +56,19 @@ def test_empty_folder_keeps_its_place(tmp_path):
     assert samples.class_names == ("a", "b", "c")
 
 
+def test_images_without_folders_have_no_labels(tmp_path):
+    for value in (3, 1, 2):
+        save_grey(tmp_path / "set" / f"{value}.png", value)
+    (tmp_path / "set" / "notes.csv").write_text("of the images")
+    samples = read_samples(tmp_path / "set", GREY, RAW)
+    assert samples.y is None
+    assert samples.class_names == ()
+    assert [int(x.flat[0]) for x in samples.x] == [1, 2, 3]
+    (tmp_path / "set" / "4.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=r"4\.png: a broken link"):
+        read_samples(tmp_path / "set", GREY, RAW)
+
+
 def test_missing_named_folder_would_shift_the_labels(tmp_path):
     for name in ("ant", "dog"):
         save_grey(tmp_path / name / "a.png", 0)
@@ -98,7 +111,7 @@ def test_hidden_files_and_junk_are_ignored(tmp_path):
     [
         ("a/model.onnx", "a/model.onnx: not an image"),
         ("a/anim.gif", "a/anim.gif: not an image"),
-        ("weights.bin", "weights.bin: does not belong beside class folders"),
+        ("weights.bin", "weights.bin: does not belong beside images"),
         ("loose.png", "loose.png: an image outside the class folders"),
     ],
 )
@@ -130,7 +143,7 @@ def test_links_are_followed_and_broken_ones_named(tmp_path):
 
 
 def test_empty_folders_and_directories(tmp_path):
-    with pytest.raises(DataError, match=r"neither one folder of images per class nor one \.npz"):
+    with pytest.raises(DataError, match=r"neither images, in folders per class, nor one \.npz"):
         read_samples(tmp_path, GREY)
     for name in "abc":
         (tmp_path / name).mkdir()

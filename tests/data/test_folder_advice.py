@@ -59,16 +59,12 @@ def test_a_folder_around_the_classes_is_told(tmp_path) -> None:
 
 def test_a_class_instead_of_all_is_told(tmp_path) -> None:
     tree(tmp_path, "a/1.png", "b/1.png")
-    assert refusal(tmp_path / "a", 2).endswith(
-        f"; if a is one class of several, give {tmp_path.resolve()}"
-    )
+    assert refusal(tmp_path / "a", 2).endswith(f", as many as classes: give {tmp_path.resolve()}")
 
 
-def test_images_without_folders_are_to_be_sorted(tmp_path) -> None:
-    tree(tmp_path / "only", "1.png")
-    assert refusal(tmp_path / "only", 2).endswith("; sort the images into a folder per class")
-    tree(tmp_path / "both", "1.png", "a/1.png")
-    assert refusal(tmp_path / "both", 2).endswith("; move it into one of them")
+def test_an_image_beside_class_folders_is_to_be_moved(tmp_path) -> None:
+    tree(tmp_path, "1.png", "a/1.png")
+    assert refusal(tmp_path, 2).endswith("; move it into one of them")
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,10 @@ def test_a_wrong_name_gets_a_suggestion() -> None:
     assert "did you mean 'scores'?" in refusal(OptionError, body, logits_name="score")
     assert "did you mean 'scores'?" in refusal(OptionError, body, logits_name="SCORES")
     assert "there are: scores" in refusal(OptionError, body, logits_name="q")
+    many = " ".join(f"t{n} = Neg (image)" for n in range(9))
+    body = f"(float[N,4,1] image) => (float[N,4] scores) {{ {many} scores = Flatten (image) }}"
+    told = refusal(OptionError, body, logits_name="nothing like it")
+    assert told.endswith("in the graph; there are: scores"), told  # what has their form
 
 
 def test_logits_are_found_behind_a_softmax() -> None:

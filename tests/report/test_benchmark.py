@@ -46,8 +46,8 @@ def test_summary_names_both_kinds() -> None:
     made = report()
     made["benchmark"] = {"attacks": ENTRIES, "stopped": ["patch"], "missed": ["warp"]}
     text = harden_summary(made)
-    assert "stops      in the benchmark: patch\n" in text
-    assert "misses     in the benchmark: warp (10 %)\n" in text
+    assert "stops      in the benchmark (500 samples, default settings): patch\n" in text
+    assert "misses     in the benchmark (500 samples, default settings): warp (10 %)\n" in text
     made["benchmark"] = {"attacks": [], "stopped": [], "missed": []}
     assert "in the benchmark" not in harden_summary(made)
     json.dumps(made)
