@@ -30,6 +30,7 @@ _LIMITED = frozenset({"Erf", "Sigmoid", "HardSigmoid", "Tanh"})
 _FROM_BOTH_SIDES = frozenset({"Clip", "Max", "Min", "Relu"})
 _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Neg", "Pow", "Sub", "Sum"})
 _SAME = frozenset({"Cast", "CastLike", "Identity"})
+_MOVES = frozenset({"Expand", "Flatten", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
 _COMPARISONS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not"})
 _BENT = frozenset({"Elu", "Exp", "Log", "Softplus"})
 _ELEMENTWISE = _LIMITED | _FROM_BOTH_SIDES | _ARITHMETIC | _SAME | _COMPARISONS | _BENT | {"Where"}
@@ -177,7 +178,11 @@ def _is_floor(tensor: str, source: str, scope: Scope) -> bool:
                 roots += 1
                 continue
             free = [name for name in reader.input if scope.filled(name) is None]
-            if reader.op_type not in ("Add", "Div", "Mul") or len(free) != 1 or count > _MOST_NODES:
+            if reader.op_type in _MOVES | _SAME:
+                free = free[:1]  # the others are shapes and axes
+            elif reader.op_type not in ("Add", "Div", "Mul"):
+                return False
+            if len(free) != 1 or count > _MOST_NODES:
                 return False
             waiting.append(reader.output[0])
     return roots > 0

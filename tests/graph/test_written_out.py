@@ -158,6 +158,9 @@ def test_scalings_behind_it_belong_to_it() -> None:
         "v = Mul (x, x) m = Max (v, zero) c = Cast <to = 1> (m) a = Add (c, two) r = Sqrt (a) "
         "y = Div (x, r)",
         "v = Mul (x, x) m = Max (v, zero) r = Pow (m, half) y = Div (x, r)",
+        "v = ReduceSumSquare <axes = [1], keepdims = 0> (x) m = Max (v, zero) i = Shape (x) "
+        "c = Constant <value_ints = [-1, 1]> () h = Reshape (m, c) e = Expand (h, i) "
+        "a = Add (e, two) r = Sqrt (a) i2 = Reciprocal (r) y = Mul (x, i2)",  # of jax
         "s = Softmax (x) g = Greater (s, zero) y = Where (g, s, zero)",
         # Limited from above as well.
         "a = Min (x, one) y = Max (a, zero)",
@@ -180,6 +183,7 @@ def test_what_only_looks_like_one(body: str) -> None:
         ("g = Greater (x, zero) a = Where (g, x, zero) y = Mul (a, a)", "Relu"),
         ("l = Min (x, two) a = Max (l, zero) y = Neg (a)", "Relu"),  # as Clip
         ("a = Max (x, zero) r = Sqrt (a) e = Mul (r, two) y = Add (a, e)", "Relu"),
+        ("a = Max (x, zero) t = Transpose (a) y = Transpose (t)", "Relu"),
         ("g = Greater (x, zero) l = Mul (x, minus) a = Where (g, x, l) y = Neg (a)", "LeakyRelu"),
         ("g = Greater (x, zero) l = Mul (x, zero) a = Where (g, x, l) y = Neg (a)", "LeakyRelu"),
         ("g = Greater (x, zero) l = Mul (x, each) a = Where (g, x, l) y = Neg (a)", "LeakyRelu"),
