@@ -49,19 +49,30 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=10.0, help="per batch size and threads")
     parser.add_argument("--provider", default="cpu")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what is there of other networks, of this machine"
+    )
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where results go")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
     rows: list[dict[str, Any]] = []
+    command = shlex.join(["python", "-m", "benchmarks.latency", *sys.argv[1:]])
     result = {
         "machine": machine(),
         "libraries": library_versions(),
         "date": datetime.now(UTC).date().isoformat(),
         "provider": options.provider,
-        "command": shlex.join(["python", "-m", "benchmarks.latency", *sys.argv[1:]]),
+        "command": command,
         "rows": rows,
     }
     target = options.folder / f"latency-{options.provider}"
+    if options.add:
+        before = json.loads(target.with_suffix(".json").read_text())
+        for key in ("machine", "libraries"):
+            if before[key] != result[key]:
+                parser.error(f"what is there is of another {key}: {before[key]}")
+        result["command"] = f"{before['command']}; {command}"
+        rows += [row for row in before["rows"] if row["network"] not in options.only]
     for name in options.only:
         rows += measure(name, options.batch, options.threads, options.seconds, options.provider)
         gc.collect()
