@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
+from mmbm_onnx.graph.softmax import behind_written_softmax
 from mmbm_onnx.graph.walk import (
     STANDARD_DOMAINS,
     attribute,
@@ -39,8 +40,8 @@ class Tail:
 
 
 def behind_head(output: str, proto: onnx.ModelProto, types: Mapping[str, onnx.TypeProto]) -> Tail:
-    """Look behind a final Softmax or LogSoftmax, and Identity, Cast, Flatten, ... around it; and
-    behind the Sigmoid of a single column, which is that of class 1 of two.
+    """Look behind a final Softmax (written out or not) or LogSoftmax, and Identity, Cast, Flatten,
+    ... around it; and behind the Sigmoid of a single column, which is that of class 1 of two.
 
     Before opset 13 a softmax flattens its input to two axes at ``axis`` (default 1), which for
     two axes is the same; from 13 on it works along one axis (default -1).
@@ -54,6 +55,9 @@ def behind_head(output: str, proto: onnx.ModelProto, types: Mapping[str, onnx.Ty
         if node.op_type == "Sigmoid" and is_column(types.get(output)):
             return _behind_sigmoid(output, node, made_by, types)
         if node.op_type not in ("Softmax", "LogSoftmax"):
+            logits = behind_written_softmax(node, made_by, proto.graph)
+            if logits is not None and is_matrix(types.get(logits)):
+                return Tail(output, logits, "softmax")
             break
         head: Head = "softmax" if node.op_type == "Softmax" else "log_softmax"
         tail = Tail(output, node.input[0], head)
@@ -76,6 +80,12 @@ def is_row(shape: tuple[int | None, ...] | None) -> bool:
     """Whether a shape is ``(batch, classes)``, or that with axes of length 1 after it, as heads
     have it that are convolutions."""
     return shape is not None and len(shape) >= 2 and all(length == 1 for length in shape[2:])
+
+
+def is_matrix(kind: onnx.TypeProto | None) -> bool:
+    """Whether a tensor has the shape ``(batch, classes)``, with two classes or more."""
+    shape = shape_of(kind)
+    return shape is not None and len(shape) == 2 and (shape[1] is None or shape[1] >= 2)
 
 
 def is_column(kind: onnx.TypeProto | None) -> bool:

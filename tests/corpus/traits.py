@@ -231,6 +231,20 @@ def old_softmax() -> onnx.ModelProto:
     return head("y = Softmax (logits)", opset=9)
 
 
+@trait("a softmax head that is written out")
+def written_softmax() -> onnx.ModelProto:
+    return head(
+        """
+        shape = Shape (logits) column = Constant <value_ints = [-1, 1]> ()
+        last = Constant <value_ints = [-1]> ()
+        most = ReduceMax <axes = [-1], keepdims = 0> (logits) mc = Reshape (most, column)
+        mb = Expand (mc, shape) d = Sub (logits, mb) e = Exp (d)
+        sum = ReduceSum <keepdims = 0> (e, last) sc = Reshape (sum, column)
+        sb = Expand (sc, shape) y = Div (e, sb)
+        """
+    )
+
+
 FULLY_CONVOLUTIONAL = """
     c1 = Conv <pads = [1, 1, 1, 1]> (x, w1)
     r1 = Relu (c1)
@@ -468,6 +482,18 @@ def one_hot() -> onnx.ModelProto:
         hot = OneHot (x, depth, values) e = MatMul (hot, table)
     """
     return text(before, "e")
+
+
+@trait("text: one-hot by comparison", shape=(LENGTH,), dtype=np.int32, below=WORDS)
+def written_one_hot() -> onnx.ModelProto:
+    before = """
+        zero = Constant <value_int = 0> () depth = Constant <value_int = 20> ()
+        one = Constant <value_int = 1> () long = Range (zero, depth, one)
+        words = Cast <to = 6> (long) axis = Constant <value_ints = [-1]> ()
+        column = Unsqueeze (x, axis) hit = Equal (column, words) hot = Cast <to = 1> (hit)
+        e = MatMul (hot, table)
+    """
+    return text(before, "e", f"int32[N, {LENGTH}] x")
 
 
 @trait("images of uint8, cast in the graph", shape=(6, 6, 2), dtype=np.uint8, below=256)

@@ -161,6 +161,54 @@ def test_logits_are_found_behind_a_softmax() -> None:
         assert (found.output, found.logits, found.head, found.classes) == ("y", "l", head, 5), body
 
 
+EXP = "m = ReduceMax <axes = [1]> (l) s = Sub (l, m) e = Exp (s)"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"{EXP} d = ReduceSum <keepdims = 1> (e, last) y = Div (e, d)",
+        "e = Exp (l) d = ReduceSum (e, last) y = Div (e, d)",
+        f"{EXP} d = ReduceSum (e, last) r = Reciprocal (d) y = Mul (e, r)",
+        f"{EXP} d = ReduceSum (e, last) r = Reciprocal (d) q = Mul (r, e) y = Identity (q)",
+        # As jax and tf2onnx write it.
+        """
+        m = ReduceMax <axes = [-1], keepdims = 0> (l) low = Constant <value_float = -1e30> ()
+        f = Max (low, m) r = Reshape (f, column) i = Shape (l) b = Expand (r, i) s = Sub (l, b)
+        e = Exp (s) t = ReduceSum <keepdims = 0> (e, last) u = Reshape (t, column)
+        v = Expand (u, i) y = Div (e, v)
+        """,
+    ],
+)
+def test_logits_are_found_behind_a_softmax_that_is_written_out(body: str) -> None:
+    found = ending(body, weights="int64[1] last = {-1}, int64[2] column = {-1, 1}")
+    assert (found.output, found.logits, found.head, found.classes) == ("y", "l", "softmax", 5)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "e = Exp (l) d = ReduceSum (e, last) y = Div (d, e)",
+        "e = Exp (l) n = Neg (l) f = Exp (n) d = ReduceSum (f, last) y = Div (e, d)",
+        "e = Exp (l) d = ReduceSum (e, first) y = Div (e, d)",  # over the batch
+        "e = Exp (l) d = ReduceMax <axes = [1]> (e) y = Div (e, d)",
+        "e = Relu (l) d = ReduceSum (e, last) y = Div (e, d)",
+        "y = Mul (l, l)",
+    ],
+)
+def test_what_only_looks_like_a_softmax_is_none(body: str) -> None:
+    found = ending(body, weights="int64[1] last = {-1}, int64[1] first = {0}")
+    assert (found.logits, found.head) == ("y", "logits")
+
+
+def test_another_shift_than_by_the_largest_is_a_part_of_the_logits() -> None:
+    body = """
+        m = ReduceMin <axes = [1]> (l) s = Sub (l, m) e = Exp (s) d = ReduceSum (e, last)
+        y = Div (e, d)
+    """
+    assert ending(body, weights="int64[1] last = {-1}").logits == "s"
+
+
 def test_a_cast_after_the_softmax_is_looked_through() -> None:
     found = ending("s = Softmax (l) y = Cast <to = 10> (s)", "float16[N,5] y")
     assert (found.output, found.logits, found.head) == ("y", "l", "softmax")
