@@ -202,6 +202,7 @@ def harden(
     import mmbm_onnx
     from mmbm_onnx.errors import OutputError
     from mmbm_onnx.report.json_report import to_json
+    from mmbm_onnx.report.scan_report import NOT_JUDGED
     from mmbm_onnx.report.tables import harden_summary
 
     preprocessing = take_preprocessing(options)
@@ -235,6 +236,8 @@ def harden(
             warn(line)
         for finding in [] if found is None else found.report["findings"]:
             warn(f"the scan finds {model} suspicious: {finding['message']}")
+        if found is not None and not found.judged:
+            warn(f"the scan of {model}: {NOT_JUDGED}")
     try:
         if style == "json":
             emit(to_json(report).decode().rstrip())

@@ -82,7 +82,8 @@ def scan(
     others is suspicious. The largest margin that noise can be driven to is told as well (MM-BD);
     without clean samples it is all there is.
 
-    Exit status 1: suspicious. That nothing is found does not show that there is no backdoor.
+    Exit status 1: suspicious, or no verdict. That nothing is found does not show that there is no
+    backdoor.
     """
     outputs = {"report": report_path, "sarif": sarif_path, "patterns": patterns_path}
     check_outputs(
@@ -115,4 +116,4 @@ def scan(
         emit(result.document(style).decode().rstrip())  # type: ignore[arg-type]
     elif not quiet:
         emit(scan_summary(result.report))
-    return GATE_FAILED if result.suspicious else OK
+    return OK if result.judged and not result.suspicious else GATE_FAILED

@@ -43,6 +43,10 @@ SCHEMA = "mmbm-onnx/verify-report"
 VERSION = 1
 
 
+# An attack success rate above this is warned of where no gate is on it.
+_SPOKEN_OF = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Measurements:
     """Everything that was measured.
@@ -177,8 +181,9 @@ def verify_graphs(
         return Answers(*asked), session.providers
 
     base, providers = answer(original)
+    told = list(warnings)
     if plausible:
-        warnings = [*warnings, *_check_plausible(base, samples, interface)]
+        told += _check_plausible(base, samples, interface)
     before = original_figures(base, samples, triggered)
     unfolded = unfold(inline_activation_functions(original.proto)[0], hardened.proto)
     gates, bounds = structure_gates("hardened", original, hardened, unfolded=unfolded)
@@ -215,6 +220,11 @@ def verify_graphs(
     last = "hardened" if detector is None else "detector"
     if limits.max_attack_success_rate is not None and last in after:
         gates.append(attack_gate(last, after[last], limits.max_attack_success_rate))
+    elif last in after and (rate := after[last].attack_success_rate or 0.0) > _SPOKEN_OF:
+        told.append(
+            f"the attack of the triggered set still works on {rate:.1%} with the {last} graph, and "
+            "no gate is on that; set one with --max-attack-success-rate"
+        )
 
     for model in (original, hardened, detector):
         if model is not None:
@@ -237,7 +247,7 @@ def verify_graphs(
             for role, model in judged_files.items()
             if model is not None
         ),
-        warnings=tuple(warnings),
+        warnings=tuple(told),
         details=details_of(
             samples,
             triggered,

@@ -180,7 +180,9 @@ def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
 def _named_logits(proto: onnx.ModelProto, types: Types, name: str, label: str) -> Tail:
     made_by = producers(proto.graph)
     if name not in made_by:
-        likely = [one for one in made_by if _looks_like_scores(one, types)]
+        likely = [
+            one for one in made_by if _looks_like_scores(one, types) or _is_float_column(one, types)
+        ]
         hint = did_you_mean(name, made_by) or _listed(likely[-_SHOWN:])
         raise OptionError(f"{label}: no tensor named {name!r} in the graph{hint}")
     kind = types.get(name)

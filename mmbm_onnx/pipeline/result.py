@@ -16,7 +16,7 @@ from mmbm_onnx.graph.files import contents, digest
 from mmbm_onnx.graph.write import Content, write_files
 from mmbm_onnx.pipeline.scan_result import ScanResult
 from mmbm_onnx.report.html.harden import harden_page
-from mmbm_onnx.report.html.material import Material, RecoveredTrigger
+from mmbm_onnx.report.html.material import Material, ScanOutcome
 from mmbm_onnx.report.json_report import to_json, with_files
 from mmbm_onnx.types import Bounds
 
@@ -35,7 +35,7 @@ class HardenResult:
         warnings: One line each.
         checkpoint: Where the state of learning was kept, removed by ``save``; or None.
         material: What a page draws besides the report's figures.
-        triggers: Triggers that a scan recovered, for the page.
+        scan: What a scan of the original found, for the page; None for no scan.
     """
 
     hardened: onnx.ModelProto
@@ -46,7 +46,7 @@ class HardenResult:
     warnings: tuple[str, ...]
     checkpoint: Path | None = None
     material: Material | None = None
-    triggers: tuple[RecoveredTrigger, ...] = ()
+    scan: ScanOutcome | None = None
 
     @property
     def passed(self) -> bool:
@@ -54,14 +54,14 @@ class HardenResult:
         return all(gate.passed for gate in self.gates)
 
     def with_scan(self, scan: ScanResult) -> HardenResult:
-        """The same, with the triggers that a scan of the original recovered, for the page.
+        """The same, with what a scan of the original found, for the page.
 
         Raises:
             OptionError: The scan is of another model.
         """
         if scan.report["model"]["sha256"] != self.report["model"]["sha256"]:
             raise OptionError("the scan is of another model than the hardening")
-        return replace(self, triggers=scan.triggers())
+        return replace(self, scan=scan.outcome())
 
     def save(
         self,
@@ -103,7 +103,7 @@ class HardenResult:
         if report is not None:
             entries.append((Path(report), to_json(full)))
         if html is not None:
-            entries.append((Path(html), harden_page(full, self.material, self.triggers)))
+            entries.append((Path(html), harden_page(full, self.material, self.scan)))
         files = dict(entries)
         if len(files) < len(entries):
             raise OutputError(f"{output}: two outputs would be written to the same file")

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmbm_onnx.errors import OutputError
 from mmbm_onnx.graph.write import Content, write_files
-from mmbm_onnx.report.html.material import RecoveredTrigger
+from mmbm_onnx.report.html.material import RecoveredTrigger, ScanOutcome
 from mmbm_onnx.report.json_report import to_json
 from mmbm_onnx.report.sarif import scan_sarif
 from mmbm_onnx.scanning.look import Recovered
@@ -50,6 +50,11 @@ class ScanResult:
         return bool(self.report["suspicious"])
 
     @property
+    def judged(self) -> bool:
+        """Whether classes could be held against each other; without, nothing is found either."""
+        return bool(self.report["judged"])
+
+    @property
     def suspected_classes(self) -> tuple[int, ...]:
         """The classes that a backdoor seems to lead to, the most suspicious first."""
         return tuple(finding["class"] for finding in self.report["findings"])
@@ -58,6 +63,10 @@ class ScanResult:
     def warnings(self) -> tuple[str, ...]:
         """One line each."""
         return tuple(self.report["warnings"])
+
+    def outcome(self) -> ScanOutcome:
+        """What a page tells of it."""
+        return ScanOutcome(self.judged, self.suspected_classes, self.triggers())
 
     def triggers(self, most: int = 3) -> tuple[RecoveredTrigger, ...]:
         """What the suspected classes' patterns look like, and what they do to samples.

@@ -101,7 +101,9 @@ def harden_report(
         "execution": execution,
         "parity": parity,
         "seconds": dict(seconds),
-        "benchmark": benchmark_of(method.name),
+        "benchmark": benchmark_of(
+            method.name, "hardened" if detector is None else "detector", method.granularity
+        ),
         "gates": [gate.to_dict() for gate in gates],
         "warnings": list(warnings),
         "files": [],

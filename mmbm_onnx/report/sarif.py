@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mmbm_onnx.report.scan_report import NOT_JUDGED
+
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 RULE = "backdoor-suspected"
 _HOME = "https://pypi.org/project/mmbm-onnx/"
@@ -34,7 +36,7 @@ def scan_sarif(report: Mapping[str, Any]) -> dict[str, Any]:
                         "rules": [_rule()],
                     }
                 },
-                "invocations": [{"executionSuccessful": True}],
+                "invocations": [_invocation(report)],
                 "artifacts": [{"location": {"uri": where}, "hashes": {"sha-256": model["sha256"]}}],
                 "results": [
                     {
@@ -58,6 +60,14 @@ def scan_sarif(report: Mapping[str, Any]) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _invocation(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether there is a verdict, and what was warned of."""
+    told = [{"level": "warning", "message": {"text": line}} for line in report["warnings"]]
+    if not report["judged"]:
+        told.append({"level": "error", "message": {"text": NOT_JUDGED}})
+    return {"executionSuccessful": report["judged"], "toolExecutionNotifications": told}
 
 
 def _rule() -> dict[str, Any]:

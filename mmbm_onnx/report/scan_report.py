@@ -14,6 +14,11 @@ from mmbm_onnx.types import Interface
 
 SCHEMA = "mmbm-onnx/scan-report"
 VERSION = 1
+NOT_JUDGED = (
+    "no verdict: the patterns found do next to nothing to samples that they were not made of, as "
+    "where a network hides its gradients; more --steps or samples may help"
+)
+"""What is told where no class could be held against the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmbm_onnx.report.layout import number, pairs, percent, shorten, table
+from mmbm_onnx.report.scan_report import NOT_JUDGED
 
 _MOST_ROWS = 12
 _HEADS = {"l2": "spread", "l1": "gathered", "waves": "waves"}
@@ -20,10 +21,7 @@ def scan_summary(report: Mapping[str, Any]) -> str:
 
 def _verdict(report: Mapping[str, Any]) -> str:
     if not report["judged"]:
-        return (
-            "not judged: patterns do next to nothing to samples that they were not made of (more "
-            "--steps, more samples?)"
-        )
+        return f"NOT JUDGED {NOT_JUDGED}"
     if not report["suspicious"]:
         return (
             "nothing found: no class stands apart from the others (which does not show that there "

@@ -284,8 +284,9 @@ def _shadow_line(detector: Mapping[str, Any] | None) -> str:
 
 
 def _attacks(benchmark: Mapping[str, Any], which: str) -> str:
-    """Attacks of the benchmark and, of missed ones, the success rate that the detector leaves."""
-    rates = {entry["attack"]: entry["detector"] for entry in benchmark["attacks"]}
+    """Attacks of the benchmark and, of missed ones, the success rate that the graph leaves."""
+    graph = benchmark["graph"]
+    rates = {entry["attack"]: entry[graph] for entry in benchmark["attacks"]}
     named = [
         f"{name} ({100 * rates[name]:.0f} %)" if which == "missed" else name
         for name in benchmark[which]

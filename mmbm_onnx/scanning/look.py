@@ -89,7 +89,8 @@ def look(
     high: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Recovered]:
-    """The smallest patterns of all classes, or of the most exposed where there are very many.
+    """The smallest patterns of all classes, or of the most exposed where there are very many. A
+    class that all samples are decided as gets none: there is nothing to drive to it.
 
     Args:
         classifier: The network.
@@ -127,12 +128,13 @@ def look(
         )
 
     full, brief = search(settings), search(short) if many else None
+    reachable = [target for target in range(classes) if bool((decisions != target).any())]
     results = []
     for geometry in norms:
-        chosen = torch.arange(classes)
+        chosen = torch.tensor(reachable)
         if brief is not None:
             sizes = brief.run(chosen, geometry).sizes
-            chosen = sizes.argsort()[: settings.most_classes].sort().values
+            chosen = chosen[sizes.argsort()[: settings.most_classes].sort().values]
         found = full.run(chosen, geometry)
         results += _results(geometry.norm, found, full, held)
     return results

@@ -143,7 +143,7 @@ class Search:
         for target, pattern in zip(found.classes.tolist(), found.patterns, strict=True):
             others = torch.nonzero(decisions.cpu() != target).flatten()
             driven = [others[:0]]
-            for index in torch.split(others, self._settings.batch_size):
+            for index in torch.split(others, self._settings.batch_size) if len(others) else ():
                 attacked = self._attacked(samples[index.to(pattern.device)], pattern)
                 driven.append(index[self._classifier.logits(attacked).argmax(1).cpu() == target])
             results.append(Flips(torch.cat(driven), len(others)))

@@ -192,7 +192,8 @@ def test_a_hardening_takes_the_triggers_of_a_scan_of_its_model_alone(found) -> N
         )
 
     result = harden(True).with_scan(found)
-    assert [one.class_index for one in result.triggers] == [TARGET]
+    assert result.scan is not None and result.scan.suspected == (TARGET,)
+    assert [one.class_index for one in result.scan.triggers] == [TARGET]
     with pytest.raises(OptionError, match="another model"):
         harden(False).with_scan(found)
 

@@ -56,7 +56,7 @@ REPORT = {
     "uncovered": [],
     "detector": None,
     "latency": [],
-    "benchmark": {"attacks": [], "stopped": [], "missed": []},
+    "benchmark": {"graph": "detector", "attacks": [], "stopped": [], "missed": []},
     "figures": {"original": {"accuracy": 1.0, "agreement": None}, "hardened": None,
                 "detector": None},
     "gates": [],

@@ -42,6 +42,43 @@ def test_nothing_found_is_status_0_and_promises_nothing(folder: Path) -> None:
     assert "does not show that there is no backdoor" in done.stdout
 
 
+def test_no_verdict_is_no_good_news(folder: Path) -> None:
+    proto = rows_model(backdoor=True)
+    # Gradients are 0 nearly everywhere behind this.
+    hidden = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[N, 1, 10, 10] image) => (float[N] y)
+        { half = Constant <value_float = 0.45> () steep = Constant <value_float = 1e4> ()
+          c = Sub (image, half) s = Mul (c, steep) seen = Sigmoid (s) y = Identity (seen) }"""
+    )
+    nodes = [*hidden.graph.node[:-1], *proto.graph.node]
+    nodes[len(hidden.graph.node) - 1].input[0] = "seen"
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    onnx.save(proto, folder / "hidden.onnx")
+    sarif = folder / "found.sarif"
+    done = scan(folder, "hidden.onnx", "--steps", "20", "--sarif", sarif)
+    assert (done.status, done.stdout.split(":")[0]) == (1, "NOT JUDGED no verdict")
+    (run,) = json.loads(sarif.read_text())["runs"]
+    (invocation,) = run["invocations"]
+    assert run["results"] == [] and invocation["executionSuccessful"] is False
+    (told,) = invocation["toolExecutionNotifications"]
+    assert told["level"] == "error" and "no verdict" in told["message"]["text"]
+    page = folder / "page.html"
+    args = ("harden", folder / "hidden.onnx", "--clean-dir", folder / "clean.npz", "--epochs", "2")
+    done = mmbm(*args, *FAST, "--max-accuracy-drop", "1", "--html", page, "--scan")
+    assert "no verdict" in done.stderr
+    assert "came to no verdict" in page.read_text("utf-8")
+
+
+def test_a_class_that_all_samples_are_decided_as_is_left_out(folder: Path) -> None:
+    x, y = rows_samples(400, seed=1)
+    np.savez(folder / "one.npz", x=x[y == 2])
+    done = mmbm("scan", folder / "bad.onnx", "--clean-dir", folder / "one.npz", *FAST)
+    assert done.status in (0, 1), done.error
+    row = next(line for line in done.stdout.splitlines() if line.split()[:1] == ["2"])
+    assert row.split()[1:3] == ["-", "-"]
+
+
 def test_json_and_sarif_are_printed_and_written(folder: Path) -> None:
     report, sarif, patterns = (folder / name for name in ("r.json", "s.sarif", "p.npz"))
     outputs = ("--report", report, "--sarif", sarif, "--patterns", patterns)
@@ -107,7 +144,7 @@ def test_harden_shows_what_a_scan_recovers_on_its_page(folder: Path) -> None:
     assert "suspicious: a pattern drives samples to class 3 " in done.stderr
     text = page.read_text("utf-8")
     section = text.split('<section id="triggers">')[1].split("</section>")[0]
-    assert "1 of 1 is suspect" in section
+    assert f"The scan finds class {TARGET} <b>suspect</b>" in section
     assert f"suspicious: class {TARGET} looks like the target of a backdoor" in text
     assert section.count("data:image/png") >= 3
     assert "no scan" not in section.lower()

@@ -144,6 +144,8 @@ def test_a_wrong_name_gets_a_suggestion() -> None:
     body = f"(float[N,4,1] image) => (float[N,4] scores) {{ {many} scores = Flatten (image) }}"
     told = refusal(OptionError, body, logits_name="nothing like it")
     assert told.endswith("in the graph; there are: scores"), told  # what has their form
+    body = f"(float[N,1,1] image) => (float[N,1] score) {{ {many} score = Flatten (image) }}"
+    assert refusal(OptionError, body, logits_name="nothing like it").endswith("there are: score")
 
 
 def test_logits_are_found_behind_a_softmax() -> None:

@@ -10,7 +10,7 @@ from test_json_report import report
 
 from mmbm_onnx.evaluation.details import Details, Inputs, Scores, Shown
 from mmbm_onnx.graph.flow import Flow
-from mmbm_onnx.report.html.material import Material, RecoveredTrigger, SiteDetail
+from mmbm_onnx.report.html.material import Material, RecoveredTrigger, ScanOutcome, SiteDetail
 from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.types import Interface
 
@@ -68,6 +68,11 @@ def material(**changes: Any) -> Material:
         odd=shown(images(4)),
     )
     return replace(made, **changes)
+
+
+def scanned(*triggers: RecoveredTrigger) -> ScanOutcome:
+    suspected = tuple(one.class_index for one in triggers if one.suspected)
+    return ScanOutcome(judged=True, suspected=suspected, triggers=triggers)
 
 
 def trigger(shape: tuple[int, ...] = (1, 8, 8), count: int = 3, **changes: Any) -> RecoveredTrigger:

@@ -20,14 +20,23 @@ ENTRIES = [
 
 def test_attacks_are_stopped_or_missed_by_the_detectors_mean(monkeypatch) -> None:
     monkeypatch.setattr(benchmark, "_measured", lambda: {"some": ENTRIES})
-    found = benchmark.benchmark_of("some")
-    assert found == {"attacks": ENTRIES, "stopped": ["patch"], "missed": ["warp"]}
-    assert benchmark.benchmark_of("other") == {"attacks": [], "stopped": [], "missed": []}
+    found = benchmark.benchmark_of("some", "detector")
+    told = {"graph": "detector", "attacks": ENTRIES}
+    assert found == {**told, "stopped": ["patch"], "missed": ["warp"]}
+    nothing = {"graph": "detector", "attacks": [], "stopped": [], "missed": []}
+    assert benchmark.benchmark_of("other", "detector") == nothing
+    assert benchmark.benchmark_of("some", "detector", "tensor") == nothing
+
+
+def test_without_a_detector_the_hardened_graph_counts(monkeypatch) -> None:
+    monkeypatch.setattr(benchmark, "_measured", lambda: {"some": ENTRIES})
+    found = benchmark.benchmark_of("some", "hardened")
+    assert (found["stopped"], found["missed"]) == (["warp"], ["patch"])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_shipped_figures_are_fractions_of_known_methods(method: str) -> None:
-    found = benchmark.benchmark_of(method)
+    found = benchmark.benchmark_of(method, "detector")
     for entry in found["attacks"]:
         rates = [entry[role] for role in ("original", "hardened", "detector")]
         assert all(0 <= rate <= 1 for rate in rates)
@@ -44,10 +53,18 @@ def test_summary_names_both_kinds() -> None:
     from test_json_report import report
 
     made = report()
-    made["benchmark"] = {"attacks": ENTRIES, "stopped": ["patch"], "missed": ["warp"]}
+    told = {"graph": "detector", "attacks": ENTRIES}
+    made["benchmark"] = {**told, "stopped": ["patch"], "missed": ["warp"]}
     text = harden_summary(made)
     assert "stops      in the benchmark (500 samples, default settings): patch\n" in text
     assert "misses     in the benchmark (500 samples, default settings): warp (10 %)\n" in text
-    made["benchmark"] = {"attacks": [], "stopped": [], "missed": []}
+    made["benchmark"] = {
+        "graph": "hardened",
+        "attacks": ENTRIES,
+        "stopped": [],
+        "missed": ["patch"],
+    }
+    assert "default settings): patch (30 %)\n" in harden_summary(made)
+    made["benchmark"] = {"graph": "detector", "attacks": [], "stopped": [], "missed": []}
     assert "in the benchmark" not in harden_summary(made)
     json.dumps(made)

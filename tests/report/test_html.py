@@ -17,6 +17,7 @@ from page_material import (
     images,
     inputs,
     material,
+    scanned,
     scores,
     shown,
     trigger,
@@ -28,7 +29,7 @@ from mmbm_onnx.evaluation.verification import verify_graphs
 from mmbm_onnx.graph.flow import Flow
 from mmbm_onnx.report.html.figures import bounds_strip, gutter
 from mmbm_onnx.report.html.harden import harden_page
-from mmbm_onnx.report.html.material import SiteDetail
+from mmbm_onnx.report.html.material import ScanOutcome, SiteDetail
 from mmbm_onnx.report.html.pictures import view_of
 from mmbm_onnx.report.html.score_figures import (
     p_value_curve,
@@ -147,7 +148,12 @@ def test_figures_of_known_attacks_are_those_of_the_benchmark() -> None:
     assert "not on this model" not in page(told).text  # this method has none
     attack = {"attack": "odd-one", "adaptive": True, "victims": 3, "original": 0.9, "hardened": 0.5,
               "detector": 0.25}  # fmt: skip
-    told["benchmark"] = {"attacks": [attack], "stopped": [], "missed": ["odd-one"]}
+    told["benchmark"] = {
+        "graph": "detector",
+        "attacks": [attack],
+        "stopped": [],
+        "missed": ["odd-one"],
+    }
     read = page(told)
     assert "odd-one: original 90.00 %, hardened 50.00 %, detector 25.00 %" in read.text
     assert "lets more than one in ten through of odd-one" in read.text
@@ -155,7 +161,7 @@ def test_figures_of_known_attacks_are_those_of_the_benchmark() -> None:
 
 def test_nothing_runs_and_nothing_is_loaded() -> None:
     for data in (
-        harden_page(report(), material(), (trigger(),)),
+        harden_page(report(), material(), scanned(trigger())),
         verify_page(verified(), details()),
     ):
         read = Reader(data)
@@ -188,7 +194,7 @@ def test_hostile_names_are_text_everywhere() -> None:
     told["sites"][0]["tensor"] = told["uncovered"][0]["tensor"] = HOSTILE
     for flow in (Flow((HOSTILE, HOSTILE + "2"), ((0, 1),)), material().flow):
         made = material(flow=flow, sites={HOSTILE: material().sites["act"]})
-        data = harden_page(told, made, (trigger(note=HOSTILE),))
+        data = harden_page(told, made, scanned(trigger(note=HOSTILE)))
         read = Reader(data)
         assert "script" not in {tag for tag, _ in read.elements}
         assert all(source.startswith("data:") for source in read.sources())
@@ -275,6 +281,24 @@ def test_a_section_says_how_to_scan_where_no_scan_was_made() -> None:
     assert section.index("--scan") < section.index("It looks for the smallest pattern")
 
 
+def test_a_scan_is_told_without_pictures_too() -> None:
+    text = Reader(harden_page(report(), material(), ScanOutcome(True, (1, 2)))).text
+    assert "No scan was made" not in text
+    assert "finds the original suspicious: b, c look like targets of a backdoor" in text
+    assert "What it found are no pictures" in text
+    many = Reader(harden_page(report(), material(), ScanOutcome(True, tuple(range(20))))).text
+    assert "class 7 and 12 more look like targets" in many
+    text = Reader(harden_page(report(), material(), ScanOutcome(judged=True))).text
+    assert "The scan finds no class suspect" in text
+    assert "suspicious" not in text
+
+
+def test_a_scan_without_a_verdict_is_no_good_news() -> None:
+    text = Reader(harden_page(report(), material(), ScanOutcome(judged=False))).text
+    assert text.count("came to no verdict") == 2
+    assert "finds no class suspect" not in text
+
+
 @pytest.mark.parametrize(
     ("shape", "sample"),
     [
@@ -286,10 +310,10 @@ def test_a_section_says_how_to_scan_where_no_scan_was_made() -> None:
 )
 def test_a_recovered_trigger_is_shown_beside_samples_that_it_turns(shape, sample) -> None:
     given = trigger(sample)
-    data = harden_page(report(), material(inputs=inputs(shape), odd=None), (given,))
+    data = harden_page(report(), material(inputs=inputs(shape), odd=None), scanned(given))
     read = Reader(data)
     assert "turns 87.50 % of them. Root mean square: 3.21 % of the input's range" in read.text
-    assert "1 of 1 is suspect" in read.text
+    assert "The scan finds b suspect" in read.text
     sources = [pixels(source) for source in read.sources()]
     assert len(sources) == 1 + 3 * 3
     channels = sample[0] if sample[0] < 8 else sample[-1]
@@ -307,7 +331,7 @@ def test_a_recovered_trigger_is_shown_beside_samples_that_it_turns(shape, sample
 def test_what_is_no_image_is_told_in_a_sentence() -> None:
     flat = inputs((None, 12))
     odd = shown(images(4, (12,)))
-    data = harden_page(report(), material(inputs=flat, odd=odd), (trigger((12,)),))
+    data = harden_page(report(), material(inputs=flat, odd=odd), scanned(trigger((12,))))
     read = Reader(data)
     assert read.sources() == []
     assert "not an image, so the pattern cannot be shown" in read.text

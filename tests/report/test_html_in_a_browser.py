@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, find, started
-from page_material import details, failed_report, material, shown, trigger
+from page_material import details, failed_report, material, scanned, shown, trigger
 from PIL import Image
 from test_html import HOSTILE, verified
 from test_json_report import report
@@ -91,11 +91,12 @@ def pages() -> dict[str, bytes]:
         for name, rate in (("badnets-one-to-one", 0.39), ("adaptive-clipped", 0.8), ("sig", 0.0))
     ]  # fmt: skip
     told = report()
-    told["benchmark"] = {"attacks": attacks, "stopped": ["sig"], "missed": ["adaptive-clipped"]}
+    told["benchmark"] = {"graph": "detector", "attacks": attacks}
+    told["benchmark"] |= {"stopped": ["sig"], "missed": ["adaptive-clipped"]}
     told["latency"] = [
         {**entry, "batch_size": size} for size in (1, 16) for entry in report()["latency"]
     ]
-    triggers = (trigger(count=8), trigger((1, 8, 8), class_index=2, suspected=False))
+    scan = scanned(trigger(count=8), trigger((1, 8, 8), class_index=2, suspected=False))
     hostile = report()
     hostile["model"]["path"] = hostile["sites"][0]["tensor"] = HOSTILE * 6
     hostile["uncovered"][0] = {"tensor": HOSTILE, "op_type": "Tanh" * 20, "reason": "why " * 60}
@@ -107,7 +108,7 @@ def pages() -> dict[str, bytes]:
     far = replace(far, scores=replace(far.scores, attacked=far.scores.attacked * 90))
     seen = verified()
     return {
-        "harden": harden_page(told, material(), triggers),
+        "harden": harden_page(told, material(), scan),
         "failed": harden_page(failed_report(), material(inputs=details().inputs)),
         "hostile": harden_page(hostile, strange),
         "bare": harden_page(report(), None),

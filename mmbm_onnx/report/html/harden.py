@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmbm_onnx.report.html.figures import attacks_figure, bounds_strip, gutter, latency_figure
-from mmbm_onnx.report.html.material import Material, RecoveredTrigger
+from mmbm_onnx.report.html.material import Material, RecoveredTrigger, ScanOutcome
 from mmbm_onnx.report.html.pictures import View, view_of
 from mmbm_onnx.report.html.render import (
     cards,
@@ -19,18 +19,20 @@ from mmbm_onnx.report.html.render import (
 from mmbm_onnx.report.html.score_figures import p_value_curve, score_figure
 from mmbm_onnx.report.html.settings import UNITS, settings_of
 
+_MOST_TARGETS = 8  # named in a sentence
+
 
 def harden_page(
     report: Mapping[str, Any],
     material: Material | None,
-    triggers: Sequence[RecoveredTrigger] = (),
+    scan: ScanOutcome | None = None,
 ) -> bytes:
     """A harden report as one HTML page that loads nothing and runs nothing.
 
     Args:
         report: As ``HardenResult.save`` returns it.
         material: What is drawn besides its figures; without it the page has tables alone.
-        triggers: What a scan recovered; none for no scan.
+        scan: What a scan of the original found; None for no scan.
 
     Returns:
         UTF-8; the same for the same arguments.
@@ -57,7 +59,7 @@ def harden_page(
     return render(
         "harden.html.j2",
         report=report,
-        verdict=_verdict(report, triggers),
+        verdict=_verdict(report, scan),
         first_batch=min((entry["batch_size"] for entry in report["latency"]), default=1),
         gates=gate_rows(report["gates"]),
         figures=figures,
@@ -65,13 +67,13 @@ def harden_page(
         connections_left_out=left_out,
         odd=cards(None if material is None else material.odd, view, names),
         seen=view is not None,
-        triggers=[_trigger(trigger, view, names) for trigger in triggers],
+        scan=None if scan is None else _scan(scan, view, names),
         settings=settings_of(report),
         unit=None if detector is None else UNITS[detector["score"]],
     )
 
 
-def _verdict(report: Mapping[str, Any], triggers: Sequence[RecoveredTrigger]) -> dict[str, Any]:
+def _verdict(report: Mapping[str, Any], scan: ScanOutcome | None) -> dict[str, Any]:
     """What a reader in a hurry has to know."""
     figures = report["figures"]
     failed = [gate for gate in report["gates"] if not gate["passed"]]
@@ -97,13 +99,12 @@ def _verdict(report: Mapping[str, Any], triggers: Sequence[RecoveredTrigger]) ->
         "Gates are on accuracy and sound numbers. Whether an attack on this model is stopped "
         "was not measured."
     )
-    suspected = [one.class_index for one in triggers if one.suspected]
-    if suspected:
-        names = report["clean_set"]["class_names"]
-        targets = ", ".join(class_name(index, names) for index in suspected)
-        lines.append(
-            f"A scan finds the original suspicious: {targets} looks like the target of a backdoor."
-        )
+    if scan is not None and scan.suspected:
+        targets = _targets(scan, report["clean_set"]["class_names"])
+        verb = "looks like the target" if len(scan.suspected) == 1 else "look like targets"
+        lines.append(f"A scan finds the original suspicious: {targets} {verb} of a backdoor.")
+    if scan is not None and not scan.judged:
+        lines.append("A scan of the original came to no verdict.")
     if not report["clean_set"]["has_labels"]:
         lines.append("The samples have no labels: what is compared is the original's decisions.")
     return {"head": head, "lines": lines, "failed": failed, "role": role}
@@ -160,6 +161,22 @@ def _row(name: str, site: Any, uncovered: Any, slice_of_flow: Any) -> dict[str, 
         "strip": None,
         "meter": 0.0,
         "most_touched": None,
+    }
+
+
+def _targets(scan: ScanOutcome, names: Sequence[str]) -> str:
+    told = [class_name(index, names) for index in scan.suspected[:_MOST_TARGETS]]
+    left = len(scan.suspected) - len(told)
+    return ", ".join(told) + (f" and {left} more" if left else "")
+
+
+def _scan(scan: ScanOutcome, view: View | None, names: Sequence[str]) -> dict[str, Any]:
+    """What a scan found, with pictures of it."""
+    return {
+        "judged": scan.judged,
+        "suspected": len(scan.suspected),
+        "targets": _targets(scan, names),
+        "triggers": [_trigger(trigger, view, names) for trigger in scan.triggers],
     }
 
 

@@ -97,3 +97,18 @@ class RecoveredTrigger:
             raise ValueError(
                 f"trigger of class {self.class_index}: {self.flipped_share} is not a fraction"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class ScanOutcome:
+    """What a scan of the original found.
+
+    Attributes:
+        judged: Whether classes could be held against each other.
+        suspected: Classes that a backdoor seems to lead to, the most suspicious first.
+        triggers: Patterns that can be shown: of some suspected classes, or of the most exposed one.
+    """
+
+    judged: bool
+    suspected: tuple[int, ...] = ()
+    triggers: tuple[RecoveredTrigger, ...] = ()
