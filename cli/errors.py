@@ -13,7 +13,7 @@ from mmbm_onnx.errors import MmbmError, did_you_mean
 
 from .config import origin
 from .guides import guide
-from .output import NAME, explain, logs_json, say, set_log_format
+from .output import NAME, explain, logs_json, say, set_log_format, tell
 
 OK = 0
 GATE_FAILED = 1
@@ -123,7 +123,7 @@ def report(error: Exception, *, debug: bool, given: Sequence[str] = ()) -> int:
     if debug and logs_json():
         fields["traceback"] = "".join(traceback.format_exception(error))
     elif debug:
-        traceback.print_exception(error, file=sys.stderr)
+        tell("".join(traceback.format_exception(error)))
     if isinstance(error, click.ClickException):
         lines = _of_click(error, given)
         explain(lines, "error", exit_status=FAILED, **fields)

@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TextIO
 
-from mmbm_onnx.errors import OutputError
+from mmbm_onnx.errors import OutputError, printable
 
 NAME = "mmbm-onnx"
 Level = Literal["debug", "info", "warning", "error"]
@@ -89,7 +89,7 @@ def say(text: str, level: Level = "info", **fields: Any) -> None:
         _write(record(text, level, **fields))
         return
     message = " ".join(text.split())
-    _write(f"{NAME}: {_mark(level)}{message}")
+    _write(f"{NAME}: {_mark(level)}{printable(message)}")
 
 
 def explain(lines: list[str], level: Level, **fields: Any) -> None:
@@ -97,7 +97,13 @@ def explain(lines: list[str], level: Level, **fields: Any) -> None:
     if _Stderr.json:
         _write(record("\n".join(lines), level, **fields))
     else:
-        _write("\n".join([f"{NAME}: {_mark(level)}{lines[0]}", *lines[1:]]))
+        first, *rest = map(printable, lines)
+        _write("\n".join([f"{NAME}: {_mark(level)}{first}", *rest]))
+
+
+def tell(text: str) -> None:
+    """Lines on stderr as they are, such as a traceback's, but for what is not printable."""
+    _write("\n".join(printable(line) for line in text.expandtabs().splitlines()))
 
 
 def warn(text: str) -> None:
