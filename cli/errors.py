@@ -86,7 +86,8 @@ class Group(click.Group):
         status: Any
         settings = Settings()
         given = list(sys.argv[1:] if args is None else args)
-        set_log_format(_log_format(given))
+        style = _log_format(given)
+        set_log_format(style or "text", settled=bool(style))
         try:
             status = super().main(
                 args, prog_name or NAME, complete_var, standalone_mode=False, obj=settings, **extra
@@ -161,8 +162,9 @@ def _of_click(error: click.ClickException, given: Sequence[str]) -> list[str]:
 
 
 def _log_format(args: Sequence[str]) -> str:
-    """What ``--log-format`` asks for, known before anything can be wrong with other arguments."""
-    found = "text"
+    """What ``--log-format`` asks for, known before anything can be wrong with other arguments;
+    empty where it is not given."""
+    found = ""
     for arg, following in zip(args, [*args[1:], ""], strict=False):
         if arg == "--":
             break

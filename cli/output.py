@@ -32,12 +32,25 @@ class _Stderr:
     """How stderr is written to at present."""
 
     json = False
+    settled = False
     line: Line | None = None
 
 
-def set_log_format(style: str) -> None:
-    """From now on, lines on stderr are ``"text"`` or ``"json"``."""
+def set_log_format(style: str, *, settled: bool = False) -> None:
+    """From now on, lines on stderr are ``"text"`` or ``"json"``.
+
+    Args:
+        style: Which.
+        settled: Whether the command line says so, and a file is not asked.
+    """
     _Stderr.json = style == "json"
+    _Stderr.settled = settled
+
+
+def propose_log_format(style: str) -> None:
+    """As ``set_log_format``, unless the command line has settled it."""
+    if not _Stderr.settled:
+        _Stderr.json = style == "json"
 
 
 def logs_json() -> bool:

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from .config import is_shared, origin
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
     MODEL,
     OUTPUT,
+    PREPROCESSING,
     Numbers,
     clean_option,
     device_option,
@@ -97,12 +99,9 @@ def scan(
     import mmbm_onnx
     from mmbm_onnx.report.scan_table import scan_summary
 
+    if clean is None:
+        _pass_over_preprocessing(options)
     preprocessing = take_preprocessing(options)
-    if preprocessing is not None and clean is None:
-        raise click.UsageError(
-            "options of preprocessing need --clean-dir: noise is made as the model takes it, "
-            "within --range"
-        )
     with ProgressBar(quiet=quiet) as progress:
         result = mmbm_onnx.scan(
             model, clean, preprocessing=preprocessing, progress=progress, **options
@@ -116,3 +115,23 @@ def scan(
     elif not quiet:
         emit(scan_summary(result.report))
     return GATE_FAILED if result.suspicious else OK
+
+
+def _pass_over_preprocessing(options: dict[str, Any]) -> None:
+    """Take out the options of preprocessing that a file has for every command.
+
+    Raises:
+        click.UsageError: One is given for this one, which has no samples.
+    """
+    ctx = click.get_current_context()
+    for param in ctx.command.params:
+        name = param.name or ""
+        if name not in PREPROCESSING or options[name] is None:
+            continue
+        if not is_shared(ctx, name):
+            where = origin(ctx, param) or param.opts[0]
+            raise click.UsageError(
+                f"{where}: options of preprocessing need --clean-dir: noise is made as the model "
+                "takes it, within --range"
+            )
+        options[name] = None
