@@ -174,8 +174,8 @@ def clean_option(*, required: bool) -> Decorator[Any]:
         type=SAMPLES,
         required=required,
         metavar="PATH",
-        help="Clean samples: a directory with one folder of images per class, or an .npz with "
-        "x and y.",
+        help="Clean samples: a directory with one folder of images per class, or of images alone, "
+        "without labels, or an .npz with x and, better, y.",
     )
 
 

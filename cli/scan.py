@@ -79,10 +79,11 @@ def scan(
 ) -> int:
     """Look for a backdoor in MODEL, and for the class that it leads to.
 
-    MODEL is an ONNX file, or a directory that holds one. With clean samples, the smallest pattern
-    is made for every class that drives most of them to it; a class that needs far less than the
-    others is suspicious. The largest margin that noise can be driven to is told as well (MM-BD);
-    without clean samples it is all there is.
+    MODEL is an ONNX file, or a directory that holds one. It needs 5 classes or more, since each is
+    held against the others. With clean samples, the smallest pattern is made for every class that
+    drives half of them to it; a class that needs far less than the others is suspicious. The
+    largest margin that noise can be driven to is told as well (MM-BD); without clean samples it is
+    all there is.
 
     Exit status 1: suspicious. That nothing is found does not show that there is no backdoor.
     """
