@@ -16,7 +16,10 @@ from click.core import ParameterSource
 
 from mmbm_onnx.errors import did_you_mean
 
+from .output import propose_log_format
+
 _META = "mmbm_onnx.config"
+_SHARED = "mmbm_onnx.config.shared"
 _MAX_BYTES = 1 << 20
 _NO_KEYS = frozenset({"config", "help", "version"})
 
@@ -71,6 +74,12 @@ def origin(ctx: click.Context | None, param: click.Parameter | None) -> str:
     return str(ctx.meta.get(_META, {}).get(param.name, ""))
 
 
+def is_shared(ctx: click.Context, name: str) -> bool:
+    """Whether the value of a parameter stands above the tables of a file, for every command."""
+    source = ctx.get_parameter_source(name)
+    return source is ParameterSource.DEFAULT_MAP and name in ctx.meta.get(_SHARED, ())
+
+
 def _take(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
     """Make what a file says the defaults of the command."""
     if value is None or ctx.resilient_parsing:
@@ -80,10 +89,12 @@ def _take(ctx: click.Context, param: click.Parameter, value: Path | None) -> Non
     commands.setdefault(ctx.info_name or "", ctx.command)
     keys = {name: _keys(command) for name, command in commands.items()}
     file = _read(value)
+    _log_as_it_says(file, ctx.info_name or "")
     _check_names(file, {name: known for name, known in keys.items() if known})
     own = keys[ctx.info_name or ""]
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
+    shared: set[str] = set()
     for table, key, given in _entries(file):
         if table not in ("", ctx.info_name) or _plain(key) not in own:
             continue
@@ -92,8 +103,20 @@ def _take(ctx: click.Context, param: click.Parameter, value: Path | None) -> Non
         assert option.name is not None
         values[option.name] = _typed(option, given, file.path.parent, where)
         places[option.name] = where
+        shared = shared - {option.name} if table else shared | {option.name}
     ctx.default_map = values
     ctx.meta[_META] = places
+    ctx.meta[_SHARED] = shared
+
+
+def _log_as_it_says(file: _File, command: str) -> None:
+    """Tell of what is wrong in a file the way that it asks for itself."""
+    own = file.content.get(command)
+    for table in (own if isinstance(own, dict) else {}, file.content):
+        for key, value in table.items():
+            if _plain(key) == "log-format" and value in ("text", "json"):
+                propose_log_format(value)
+                return
 
 
 def _keys(command: click.Command) -> dict[str, click.Parameter]:
@@ -198,18 +221,23 @@ def _typed(param: click.Parameter, value: Any, folder: Path, where: str) -> Any:
 
 def _text(kind: Any, value: Any, folder: Path, where: str) -> str:
     if isinstance(kind, click.Path):
-        return str(folder / _expect(value, str, "a path in quotes", where))
+        if not _expect(value, str, "a path in quotes", where):
+            raise ConfigError(f"{where} is empty, expected a path; leave the line out")
+        return str(folder / value)
     if isinstance(kind, click.types.IntParamType):
         return str(_expect(value, int, "a whole number", where))
     if isinstance(kind, click.types.FloatParamType):
         return str(_expect(value, (int, float), "a number", where))
     if isinstance(kind, (click.Choice, click.types.StringParamType)):
         return str(_expect(value, str, "text in quotes", where))
-    # One of our own, which reads text, where a list is written with commas.
+    # One of our own, which reads text, where a list is written with a mark between its numbers.
     kinds = getattr(kind, "toml", (int, float, str))
-    expected = "a number" if str not in kinds else "a number, text in quotes or a list of numbers"
-    values = value if isinstance(value, list) and value and str in kinds else [value]
-    return ",".join(str(_expect(one, kinds, expected, where)) for one in values)
+    between = getattr(kind, "between", "")
+    expected = "a number" if str not in kinds else "a number or text in quotes"
+    if between:
+        expected = "a number, text in quotes or a list of numbers"
+    values = value if isinstance(value, list) and value and between else [value]
+    return between.join(str(_expect(one, kinds, expected, where)) for one in values)
 
 
 def _expect(value: Any, kind: type | tuple[type, ...], expected: str, where: str) -> Any:

@@ -13,7 +13,7 @@ from mmbm_onnx.errors import MmbmError, did_you_mean
 
 from .config import origin
 from .guides import guide
-from .output import NAME, explain, logs_json, say, set_log_format
+from .output import NAME, explain, logs_json, say, set_log_format, tell
 
 OK = 0
 GATE_FAILED = 1
@@ -87,7 +87,8 @@ class Group(click.Group):
         status: Any
         settings = Settings()
         given = list(sys.argv[1:] if args is None else args)
-        set_log_format(_log_format(given))
+        style = _log_format(given)
+        set_log_format(style or "text", settled=bool(style))
         try:
             status = super().main(
                 args, prog_name or NAME, complete_var, standalone_mode=False, obj=settings, **extra
@@ -124,7 +125,7 @@ def report(error: Exception, *, debug: bool, given: Sequence[str] = ()) -> int:
     if debug and logs_json():
         fields["traceback"] = "".join(traceback.format_exception(error))
     elif debug:
-        traceback.print_exception(error, file=sys.stderr)
+        tell("".join(traceback.format_exception(error)))
     if isinstance(error, click.ClickException):
         lines = _of_click(error, given)
         explain(lines, "error", exit_status=FAILED, **fields)
@@ -162,8 +163,9 @@ def _of_click(error: click.ClickException, given: Sequence[str]) -> list[str]:
 
 
 def _log_format(args: Sequence[str]) -> str:
-    """What ``--log-format`` asks for, known before anything can be wrong with other arguments."""
-    found = "text"
+    """What ``--log-format`` asks for, known before anything can be wrong with other arguments;
+    empty where it is not given."""
+    found = ""
     for arg, following in zip(args, [*args[1:], ""], strict=False):
         if arg == "--":
             break

@@ -39,7 +39,10 @@ _GUIDES = {
     "scan": _Guide(
         "mmbm-onnx scan model.onnx --clean-dir data/",
         {"MODEL": _MODEL},
-        ("Whatever it finds, harden the model", "mmbm-onnx harden model.onnx --clean-dir data/"),
+        (
+            "A model that it suspects is best not deployed; others, and where it must be, harden",
+            "mmbm-onnx harden model.onnx --clean-dir data/",
+        ),
     ),
     "inspect": _Guide(
         "mmbm-onnx inspect model.onnx",

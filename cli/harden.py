@@ -56,8 +56,8 @@ from .targets import check_outputs
     "--scan",
     "scanned",
     is_flag=True,
-    help="Scan the model for a backdoor, too: warn, and show on the page what was recovered. The "
-    "exit status is that of the gates.",
+    help="Scan the model for a backdoor, too: warn, and show on the page what was recovered. Needs "
+    "--html, and a model of 5 classes or more. The exit status is that of the gates.",
 )
 @click.option(
     "--method",

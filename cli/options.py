@@ -47,6 +47,8 @@ class Place(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Check it; where it does not exist, say which file beside it may be meant."""
+        if value == "":
+            self.fail("is empty, expected a path", param, ctx)
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
@@ -77,6 +79,8 @@ _PREPROCESSING_FIELDS = (
     "channel_order",
     "layout",
 )
+PREPROCESSING = ("preprocess", *_PREPROCESSING_FIELDS)
+"""Options that say how images become tensors, by their names in Python."""
 
 
 class Fraction(Type):
@@ -111,6 +115,7 @@ class Numbers(Type):
     """Numbers separated by commas."""
 
     name = "numbers"
+    between = ","
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse them."""
@@ -126,6 +131,7 @@ class Counts(Type):
     """Whole numbers from 1 on, separated by commas."""
 
     name = "counts"
+    between = ","
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Parse them."""
@@ -141,6 +147,8 @@ class Size(Type):
     """Pixels: HEIGHTxWIDTH, or one number."""
 
     name = "size"
+    toml = (int, str)
+    between = "x"
 
     def __init__(self, *, square: bool) -> None:
         self.square = square
@@ -166,8 +174,8 @@ def clean_option(*, required: bool) -> Decorator[Any]:
         type=SAMPLES,
         required=required,
         metavar="PATH",
-        help="Clean samples: a directory with one folder of images per class, or an .npz with "
-        "x and y.",
+        help="Clean samples: a directory with one folder of images per class, or of images alone, "
+        "without labels, or an .npz with x and, better, y.",
     )
 
 

@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TextIO
 
-from mmbm_onnx.errors import OutputError
+from mmbm_onnx.errors import OutputError, printable
 
 NAME = "mmbm-onnx"
 Level = Literal["debug", "info", "warning", "error"]
@@ -32,12 +32,25 @@ class _Stderr:
     """How stderr is written to at present."""
 
     json = False
+    settled = False
     line: Line | None = None
 
 
-def set_log_format(style: str) -> None:
-    """From now on, lines on stderr are ``"text"`` or ``"json"``."""
+def set_log_format(style: str, *, settled: bool = False) -> None:
+    """From now on, lines on stderr are ``"text"`` or ``"json"``.
+
+    Args:
+        style: Which.
+        settled: Whether the command line says so, and a file is not asked.
+    """
     _Stderr.json = style == "json"
+    _Stderr.settled = settled
+
+
+def propose_log_format(style: str) -> None:
+    """As ``set_log_format``, unless the command line has settled it."""
+    if not _Stderr.settled:
+        _Stderr.json = style == "json"
 
 
 def logs_json() -> bool:
@@ -89,7 +102,7 @@ def say(text: str, level: Level = "info", **fields: Any) -> None:
         _write(record(text, level, **fields))
         return
     message = " ".join(text.split())
-    _write(f"{NAME}: {_mark(level)}{message}")
+    _write(f"{NAME}: {_mark(level)}{printable(message)}")
 
 
 def explain(lines: list[str], level: Level, **fields: Any) -> None:
@@ -97,7 +110,13 @@ def explain(lines: list[str], level: Level, **fields: Any) -> None:
     if _Stderr.json:
         _write(record("\n".join(lines), level, **fields))
     else:
-        _write("\n".join([f"{NAME}: {_mark(level)}{lines[0]}", *lines[1:]]))
+        first, *rest = map(printable, lines)
+        _write("\n".join([f"{NAME}: {_mark(level)}{first}", *rest]))
+
+
+def tell(text: str) -> None:
+    """Lines on stderr as they are, such as a traceback's, but for what is not printable."""
+    _write("\n".join(printable(line) for line in text.expandtabs().splitlines()))
 
 
 def warn(text: str) -> None:

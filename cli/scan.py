@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from .config import is_shared, origin
 from .errors import EXIT_STATUS, GATE_FAILED, OK
 from .options import (
     MODEL,
     OUTPUT,
+    PREPROCESSING,
     Numbers,
     clean_option,
     device_option,
@@ -77,10 +79,11 @@ def scan(
 ) -> int:
     """Look for a backdoor in MODEL, and for the class that it leads to.
 
-    MODEL is an ONNX file, or a directory that holds one. With clean samples, the smallest pattern
-    is made for every class that drives most of them to it; a class that needs far less than the
-    others is suspicious. The largest margin that noise can be driven to is told as well (MM-BD);
-    without clean samples it is all there is.
+    MODEL is an ONNX file, or a directory that holds one. It needs 5 classes or more, since each is
+    held against the others. With clean samples, the smallest pattern is made for every class that
+    drives half of them to it; a class that needs far less than the others is suspicious. The
+    largest margin that noise can be driven to is told as well (MM-BD); without clean samples it is
+    all there is.
 
     Exit status 1: suspicious, or no verdict. That nothing is found does not show that there is no
     backdoor.
@@ -98,12 +101,9 @@ def scan(
     import mmbm_onnx
     from mmbm_onnx.report.scan_table import scan_summary
 
+    if clean is None:
+        _pass_over_preprocessing(options)
     preprocessing = take_preprocessing(options)
-    if preprocessing is not None and clean is None:
-        raise click.UsageError(
-            "options of preprocessing need --clean-dir: noise is made as the model takes it, "
-            "within --range"
-        )
     with ProgressBar(quiet=quiet) as progress:
         result = mmbm_onnx.scan(
             model, clean, preprocessing=preprocessing, progress=progress, **options
@@ -117,3 +117,23 @@ def scan(
     elif not quiet:
         emit(scan_summary(result.report))
     return OK if result.judged and not result.suspicious else GATE_FAILED
+
+
+def _pass_over_preprocessing(options: dict[str, Any]) -> None:
+    """Take out the options of preprocessing that a file has for every command.
+
+    Raises:
+        click.UsageError: One is given for this one, which has no samples.
+    """
+    ctx = click.get_current_context()
+    for param in ctx.command.params:
+        name = param.name or ""
+        if name not in PREPROCESSING or options[name] is None:
+            continue
+        if not is_shared(ctx, name):
+            where = origin(ctx, param) or param.opts[0]
+            raise click.UsageError(
+                f"{where}: options of preprocessing need --clean-dir: noise is made as the model "
+                "takes it, within --range"
+            )
+        options[name] = None

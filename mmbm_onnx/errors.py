@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class MmbmError(Exception):
@@ -52,6 +52,26 @@ class NothingToHardenError(MmbmError):
     exit_status = 3
 
 
+def printable(text: str) -> str:
+    """``text`` with ``?`` for what a terminal might act on: controls, marks of direction, breaks of
+    lines."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def shortened(text: str, width: int = 80) -> str:
+    """``text`` with its middle left out where it is too long."""
+    if len(text) <= width:
+        return text
+    tail = (width - 3) * 2 // 3
+    return f"{text[: width - 3 - tail]}...{text[-tail:]}"
+
+
+def listing(names: Sequence[str], most: int = 8) -> str:
+    """The first names, each no longer than one can read."""
+    shown = ", ".join(shortened(name) for name in names[:most])
+    return f"{shown}, ..." if len(names) > most else shown
+
+
 def closest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """The known name that was probably meant, or None: letters may differ in case.
 
@@ -76,4 +96,4 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
         name, known, cutoff: As for ``closest``.
     """
     found = closest(name, known, cutoff=cutoff)
-    return f"; did you mean {found!r}?" if found is not None else ""
+    return f"; did you mean {shortened(found)!r}?" if found is not None else ""

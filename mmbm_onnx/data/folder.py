@@ -98,7 +98,7 @@ def read_folder(
 
 
 def _label_folders(root: Path, folders: list[Path], classes: int) -> list[tuple[int, Path]]:
-    if problem := wrong_level(root, folders):
+    if problem := wrong_level(root, folders, classes):
         raise DataError(problem)
     names = [folder.name for folder in folders]
     if all(re.fullmatch(r"-?[0-9]+", name) for name in names):

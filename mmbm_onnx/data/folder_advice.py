@@ -49,12 +49,13 @@ def is_ignored(path: Path) -> bool:
     )
 
 
-def wrong_level(root: Path, folders: Sequence[Path]) -> str | None:
+def wrong_level(root: Path, folders: Sequence[Path], classes: int) -> str | None:
     """What to say where folders hold classes instead of being them; None where they do not.
 
     Args:
         root: The directory.
         folders: Those in it.
+        classes: How many the model has.
     """
     names = [folder.name for folder in folders]
     above = [folder for folder in folders if _folders_in(folder) and not _holds_images(folder)]
@@ -68,7 +69,17 @@ def wrong_level(root: Path, folders: Sequence[Path]) -> str | None:
         )
     if len(folders) == 1:
         return f"{root}: its only folder holds folders itself; give {folders[0]} instead"
-    return None
+    if any(map(_holds_images, folders)):
+        return None
+    # One folder in each of as many as classes is a class with its images too deep.
+    inside = {folder: len(_folders_in(folder)) for folder in above}
+    if len(folders) == classes and max(inside.values()) == 1:
+        return None
+    likely = next((folder for folder in above if inside[folder] == classes), above[0])
+    return (
+        f"{root}: {_listed([folder.name for folder in above])} hold folders and no images, so they "
+        f"are no classes: that is a level too much; give one, such as {likely}"
+    )
 
 
 def one_of_several(root: Path, classes: int) -> Path | None:
@@ -98,6 +109,11 @@ def wrong_count(folders: Sequence[Path], classes: int) -> str:
         if empty := [folder.name for folder in folders if not _holds_images(folder)]:
             found.append(f"no images are in {_listed(empty)}: move away what is no class")
         found = found or [f"move away what is no class of {_listed(names)}"]
+    elif len(folders) == 1 and _holds_images(folders[0]):
+        found.append(
+            f"give {folders[0]} to take its images without labels, or sort them into one folder "
+            "per class"
+        )
     else:
         found.append("add empty folders for missing classes")
     return f"{'; '.join(found)}; or name each folder by its class index"

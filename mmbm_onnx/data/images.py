@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmbm_onnx.errors import DataError
 
@@ -15,6 +15,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 
 # Pillow tries no other decoder, whatever the bytes look like.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+
+_UNREADABLE = "not a readable PNG, JPEG, BMP or WebP image"
 
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
 _ALPHA = frozenset({"LA", "PA", "RGBA"})
@@ -62,6 +64,8 @@ def decode_image(path: Path) -> tuple[Image.Image, bool]:
             f"{path}: too many pixels for a sample, possibly a decompression bomb "
             f"(limit {Image.MAX_IMAGE_PIXELS})"
         ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: {_UNREADABLE}: {_unknown(path)}") from error
     except OSError as error:
         if error.errno is None:  # Pillow's own, of what the file holds
             raise _unreadable(path, error) from error
@@ -72,7 +76,16 @@ def decode_image(path: Path) -> tuple[Image.Image, bool]:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     reason = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
-    return DataError(f"{path}: not a readable PNG, JPEG, BMP or WebP image: {reason}")
+    return DataError(f"{path}: {_UNREADABLE}: {reason}")
+
+
+def _unknown(path: Path) -> str:
+    """Why no decoder knows a file."""
+    try:
+        empty = path.stat().st_size == 0
+    except OSError:
+        empty = False
+    return "it is empty" if empty else "what it begins with is none of them; it may be damaged"
 
 
 def with_channels(image: Image.Image, channels: int) -> Image.Image:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
-from mmbm_onnx.errors import ModelError
+from mmbm_onnx.errors import ModelError, listing
 from mmbm_onnx.graph.walk import FLOATS, STANDARD_DOMAINS, ancestors, consumed
 
 INTEGERS = (
@@ -19,7 +19,8 @@ INTEGERS = (
 """Element types of integers that samples may have."""
 _TABLES = ("Gather", "GatherND", "OneHot", "TfIdfVectorizer")
 _NUMBERS = ("Cast", "CastLike", "DequantizeLinear")
-# What may stand between a comparison with all values and its Cast, in a OneHot written out.
+# What may stand behind a comparison with all values, before its Cast or Where, in a OneHot written
+# out.
 _MOVES = ("Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 # They tell how long something is, not what it is.
 _LENGTHS = ("Shape", "Size")
@@ -35,9 +36,9 @@ def find_start(
     """The tensor that stands for an integer input from where gradients flow.
 
     It is the result of the operator that turns the integers into floating-point values: a look-up
-    in a table (Gather, OneHot, or OneHot written out as Equal and Cast), failing that a Cast. Where
-    there are several, it is the first tensor that all their ways to the logits lead through. What
-    else the integers decide, such as a mask, is no part of it.
+    in a table (Gather, OneHot, or OneHot written out as Equal and Cast or Where), failing that a
+    Cast. Where there are several, it is the first tensor that all their ways to the logits
+    lead through. What else the integers decide, such as a mask, is no part of it.
 
     Args:
         graph: A checked graph.
@@ -71,7 +72,7 @@ def find_start(
             return name, tokens
     raise ModelError(
         f"{label}: the integers of input {source!r} are embedded {len(starts)} times "
-        f"({', '.join(starts[:3])}) and the results never come together before the logits; give "
+        f"({listing(starts, 3)}) and the results never come together before the logits; give "
         "the embedded values as the input"
     )
 
@@ -83,8 +84,13 @@ def _embeddings(
     integers = {source}
     hits: set[str] = set()  # where integers are one of several values
     tables, numbers = [], []
+    given = {info.name for info in graph.input} - {tensor.name for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type in (*_MOVES, *_NUMBERS) and node.input[0] in hits:
+        if (node.op_type in (*_MOVES, *_NUMBERS) and node.input[0] in hits) or (
+            node.op_type == "Where"
+            and node.input[0] in hits
+            and given.isdisjoint(ancestors(graph, node.input[1:]))
+        ):
             if _is_float(node.output[0], types):
                 tables.append(node.output[0])
             else:

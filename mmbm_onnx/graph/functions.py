@@ -7,7 +7,7 @@ from collections import Counter
 import onnx
 import onnx.inliner
 
-from mmbm_onnx.errors import ModelError
+from mmbm_onnx.errors import ModelError, listing
 from mmbm_onnx.graph.walk import STANDARD_DOMAINS, graphs
 from mmbm_onnx.graph.written_out import TELLTALE
 from mmbm_onnx.types import ACTIVATIONS
@@ -59,7 +59,7 @@ def inline_activation_functions(proto: onnx.ModelProto) -> tuple[onnx.ModelProto
     except Exception as error:  # the inliner raises bare RuntimeErrors
         text = " ".join(str(error).split())
         raise ModelError(
-            f"{label}: the local functions {', '.join(names)} cannot be inlined ({text}); "
+            f"{label}: the local functions {listing(names)} cannot be inlined ({text}); "
             "export the model without local functions"
         ) from None
     _import_their_operators(inlined, proto, chosen)

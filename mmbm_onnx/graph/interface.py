@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from mmbm_onnx.errors import ModelError, OptionError, did_you_mean
+from mmbm_onnx.errors import ModelError, OptionError, did_you_mean, listing, shortened
 from mmbm_onnx.graph.embedding import INTEGERS, find_start
 from mmbm_onnx.graph.heads import Tail, behind_head, is_column, is_row, same_values
 from mmbm_onnx.graph.inference import infer
@@ -84,11 +84,11 @@ def _find_input(proto: onnx.ModelProto, input_name: str | None, label: str) -> o
         others = sorted(name for name in inputs if name != input_name)
         if input_name is None:
             raise OptionError(
-                f"{label}: the model has {len(inputs)} inputs ({', '.join(sorted(inputs))}); "
+                f"{label}: the model has {len(inputs)} inputs ({listing(sorted(inputs))}); "
                 "only models with one input are supported, give the others constant values"
             )
         raise ModelError(
-            f"{label}: besides {input_name!r} the model needs {', '.join(others)}; only models "
+            f"{label}: besides {input_name!r} the model needs {listing(others)}; only models "
             "with one input are supported, give the others constant values"
         )
     (only,) = inputs.values()
@@ -157,9 +157,11 @@ def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
         if len(tails) == 1 and tails[0].head == "sigmoid":
             return _usable(tails[0], label)
         shapes = ", ".join(
-            f"{info.name} {list(shape_of(types.get(info.name)) or [])}"
-            for info in proto.graph.output
+            f"{shortened(info.name)} {list(shape_of(types.get(info.name)) or [])}"
+            for info in proto.graph.output[:_SHOWN]
         )
+        if len(proto.graph.output) > _SHOWN:
+            shapes += ", ..."
         raise ModelError(
             f"{label}: no output has shape (batch, classes) with at least 2 classes ({shapes}); "
             "end the model with one, or name the tensor that holds the logits with --logits"
@@ -169,8 +171,7 @@ def _find_logits(proto: onnx.ModelProto, types: Types, label: str) -> Tail:
     chains = {tail.logits: list(same_values(tail.logits, proto)) for tail in tails}
     if len({chain[-1] for chain in chains.values()}) > 1:
         raise OptionError(
-            f"{label}: several outputs could be the logits ({', '.join(outputs)}); "
-            "choose by --logits"
+            f"{label}: several outputs could be the logits ({listing(outputs)}); choose by --logits"
         )
     # The first tensor that holds them is behind all outputs, which are then corrected alike.
     tails.sort(key=lambda tail: len(chains[tail.logits]))
@@ -301,4 +302,4 @@ def _hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"; there are: {', '.join(names)}" if names else ""
+    return f"; there are: {listing(names)}" if names else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmbm_onnx.errors import printable, shortened
+
 NAME_WIDTH = 44
 
 
@@ -40,11 +42,7 @@ def pairs(items: Sequence[tuple[str, str]]) -> str:
 
 def shorten(text: str, width: int = NAME_WIDTH) -> str:
     """``text`` with its middle left out where it is too long, line breaks and controls replaced."""
-    line = "".join(char if char.isprintable() else "?" for char in text)
-    if len(line) <= width:
-        return line
-    tail = (width - 3) * 2 // 3
-    return f"{line[: width - 3 - tail]}...{line[-tail:]}"
+    return shortened(printable(text), width)
 
 
 def percent(value: float | None) -> str:

@@ -81,8 +81,9 @@ def _rule() -> dict[str, Any]:
             "is found does not show that there is no backdoor."
         },
         "help": {
-            "text": "Do not deploy the model as it is. Harden it with `mmbm-onnx harden`, or get "
-            "it from a source that you trust."
+            "text": "The model is best not deployed: get one from a source that you trust. Where "
+            "it must be, deploy the detector that `mmbm-onnx harden` writes, and treat flagged "
+            "answers as suspect."
         },
         "defaultConfiguration": {"level": "warning"},
         "properties": {"tags": ["security"]},

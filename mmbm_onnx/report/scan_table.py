@@ -28,7 +28,10 @@ def _verdict(report: Mapping[str, Any]) -> str:
             "is no backdoor)"
         )
     lines = [f"SUSPICIOUS {finding['message']}" for finding in report["findings"]]
-    lines.append("do not deploy this model as it is; see `mmbm-onnx harden`")
+    lines.append(
+        "best not deploy this model; where it must be, deploy the detector that `mmbm-onnx harden` "
+        "writes, and treat flagged answers as suspect"
+    )
     return "\n".join(lines)
 
 

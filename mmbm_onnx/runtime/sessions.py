@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from mmbm_onnx.errors import ModelError, OptionError, RuntimeMissingError
+from mmbm_onnx.errors import ModelError, OptionError, RuntimeMissingError, listing
 from mmbm_onnx.graph.mapped import relative
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.walk import all_graphs
@@ -135,7 +135,7 @@ class Session:
         for name in wanted:
             if name not in self.output_names:
                 raise ModelError(
-                    f"{self._where} has no output {name!r}; it has {', '.join(self.output_names)}"
+                    f"{self._where} has no output {name!r}; it has {listing(self.output_names)}"
                 )
         # An empty list would mean all outputs to ONNX Runtime.
         with self._told(), self._ended_in_time() as options:

@@ -403,7 +403,7 @@ def twice(folder: Path) -> None:
         archive.writestr("x.npy", b"")
 
 
-@hostile("an empty directory", "data: neither one folder of images per class nor one .npz", *DATA)
+@hostile("an empty directory", "data: neither images, in folders per class, nor one .npz", *DATA)
 def no_samples(folder: Path) -> None:
     (folder / "data").mkdir()
 

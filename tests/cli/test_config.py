@@ -33,7 +33,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         found.update(options, args=args)
         raise Called
 
-    for name in ("harden", "verify", "inspect", "bench"):
+    for name in ("harden", "verify", "scan", "inspect", "bench"):
         monkeypatch.setitem(mmbm_onnx.__dict__, name, api)
     return found
 
@@ -112,6 +112,53 @@ def test_how_much_is_told_can_be_said_there(run, files) -> None:
     assert result.stderr.startswith('{"time": ')
 
 
+def test_a_scan_without_samples_passes_over_what_is_for_all_commands(run, files, taken) -> None:
+    (files / "pre.json").write_text("{}")
+    path = config(files, 'scale = "1/255"\npreprocess = "pre.json"\nseed = 3\n[scan]\nsteps = 30\n')
+    run("scan", files / "original.onnx", "--config", path)
+    assert (taken["preprocessing"], taken["seed"], taken["steps"]) == (None, 3, 30)
+    run("scan", files / "original.onnx", "--config", path, "--clean-dir", files / "clean.npz")
+    assert taken["preprocessing"].scale == 1 / 255
+
+
+@pytest.mark.parametrize(
+    "text", ["mean = 0\n[scan]\nscale = 1\n", "scale = 2\n[scan]\nscale = 1\n"]
+)
+def test_a_scan_without_samples_refuses_what_is_meant_for_it(run, files, taken, text) -> None:
+    path = config(files, text)
+    result = run("scan", files / "original.onnx", "--config", path)
+    assert result.exit_code == 2
+    assert f"error: {path}, line 3: scale: options of preprocessing need" in result.stderr
+    result = run("scan", files / "original.onnx", "--config", config(files, "std = 1"), "--std", 2)
+    assert result.exit_code == 2
+    assert "error: --std: options of preprocessing need --clean-dir" in result.stderr
+    assert not taken
+
+
+def test_sizes_may_be_lists(run, files, taken) -> None:
+    path = config(files, "[harden]\nresize = [16, 24]\ncrop = [4, 5]\n")
+    run("harden", files / "original.onnx", "--clean-dir", files / "clean.npz", "--config", path)
+    assert (taken["preprocessing"].resize, taken["preprocessing"].crop) == ((16, 24), (4, 5))
+
+
+def test_errors_of_a_file_are_told_the_way_it_asks_for(run, files) -> None:
+    for text in ('log-format = "json"\nsede = 1\n', '[inspect]\nlog_format = "json"\nseed = 1\n'):
+        args = ("inspect", files / "original.onnx", "--config", config(files, text))
+        assert run(*args).stderr.startswith('{"time": ')
+        assert run(*args, "--log-format", "text").stderr.startswith("mmbm-onnx: error: ")
+        assert run("--help").exit_code == 0
+    path = config(files, '[harden]\nlog-format = "json"\n[scan]\nsede = 1\n')
+    result = run("inspect", files / "original.onnx", "--config", path)
+    assert result.stderr.startswith("mmbm-onnx: error: ")
+
+
+def test_an_empty_path_is_refused_on_the_command_line_too(run, files) -> None:
+    args = ("harden", files / "original.onnx", "--clean-dir", files / "clean.npz")
+    result = run(*args, "--html", "")
+    assert result.exit_code == 2
+    assert "'--html': is empty, expected a path" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -134,6 +181,11 @@ def test_how_much_is_told_can_be_said_there(run, files) -> None:
         ("[harden]\nforce = 1\n", ", line 2: force is 1, expected true or false"),
         ("[harden]\nverbose = true\n", "verbose is true, expected a whole number"),
         ("[harden]\noutput = 3\n", ", line 2: output is 3, expected a path in quotes"),
+        ("[harden]\nhtml = ''\n", ", line 2: html is empty, expected a path"),
+        ("[bench]\nothers = ['']\n[harden]\nclean-dir = ''\n", ", line 4: clean-dir is empty"),
+        ("[harden]\nresize = [1, 2, 3]\n", ", line 2: resize: '1x2x3' is not a size"),
+        ("[harden]\nresize = [1.5, 2]\n", ", line 2: resize is 1.5, expected a number, text in"),
+        ("[harden]\nscale = [1, 255]\n", ", line 2: scale is [1, 255], expected a number or text"),
         ("[harden]\nmethod = 1\n", ", line 2: method is 1, expected text in quotes"),
         ("[harden]\nmethod = 'magic'\n", ", line 2: method: 'magic' is not one of"),
         ("[harden]\ninput = 1\n", "input is 1, expected text in quotes"),

@@ -132,3 +132,10 @@ def test_harden_says_its_defaults_and_what_sigkill_can_leave(run) -> None:
     assert "CPU threads. [default: as many as the libraries choose]" in text
     assert "below 2^63. [default: 0;" in text
     assert "Only SIGKILL or a power cut while finished files get their names" in text
+
+
+def test_help_says_what_a_scan_needs_and_clean_samples_may_be(run) -> None:
+    scan, harden = (" ".join(run(name, "--help").stdout.split()) for name in ("scan", "harden"))
+    assert "It needs 5 classes or more" in scan and "drives half of them" in scan
+    assert "Needs --html, and a model of 5 classes or more." in harden
+    assert "of images alone, without labels, or an .npz with x and, better, y." in harden

@@ -32,6 +32,7 @@ def test_a_backdoor_is_told_first_and_by_the_exit_status(folder: Path) -> None:
     assert done.status == 1 and done.stderr == ""
     assert done.stdout.startswith("SUSPICIOUS a pattern ")
     assert f"to class {TARGET} " in done.stdout.splitlines()[0]
+    assert "\nbest not deploy this model; where it must be, deploy the detector" in done.stdout
     assert list(folder.iterdir()) and not list(folder.glob("*.json"))
 
 

@@ -155,7 +155,11 @@ def test_damaged_image_is_named(tmp_path):
     for name in "abc":
         save_grey(tmp_path / name / "1.png", 0)
     (tmp_path / "b" / "2.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"b/2\.png: not a readable"):
+    readable = r"b/2\.png: not a readable PNG, JPEG, BMP or WebP image"
+    with pytest.raises(DataError, match=f"{readable}: what it begins with is none of them"):
+        read_samples(tmp_path, GREY)
+    (tmp_path / "b" / "2.png").write_bytes(b"")
+    with pytest.raises(DataError, match=f"{readable}: it is empty"):
         read_samples(tmp_path, GREY)
 
 

@@ -50,6 +50,21 @@ def test_classes_may_be_called_so(tmp_path) -> None:
     assert samples.class_names == ("test", "train")
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_folders_of_class_folders_are_a_level_too_much(tmp_path, classes) -> None:
+    names = [f"held/{name}/1.png" for name in ("a", "b", "c")] + ["clean/a/1.png", "clean/b/1.png"]
+    text = refusal(tree(tmp_path, *names), classes)
+    assert "'clean', 'held' hold folders and no images, so they are no classes" in text
+    likely = {2: "clean", 3: "held", 4: "clean"}[classes]
+    assert text.endswith(f"a level too much; give one, such as {tmp_path / likely}")
+
+
+def test_a_folder_around_the_images_of_each_class_is_no_such_level(tmp_path) -> None:
+    text = refusal(tree(tmp_path, "a/images/1.png", "b/images/1.png"), 2)
+    assert "a/images: a folder inside a class folder; expected images only, move its images" in text
+    assert "move away what is no class" in refusal(tree(tmp_path, "c/images/1.png", "d/1.png"), 2)
+
+
 def test_a_folder_around_the_classes_is_told(tmp_path) -> None:
     text = refusal(tree(tmp_path, "images/a/1.png", "images/b/1.png", "__MACOSX/x"), 2)
     assert text.endswith(
@@ -77,13 +92,20 @@ def test_an_image_beside_class_folders_is_to_be_moved(tmp_path) -> None:
         (("a/1.png", "b/1.png", "c/1.png"), 2, "move away what is no class of 'a', 'b', 'c'"),
         (("class11/1.png", "class12/1.png", "class13/1.png"), 2, "move away what is no class of"),
         (("0/1.png", "1/1.png", "rest/1.png"), 2, "all names but 'rest' are class indices"),
-        (("a/1.png",), 2, "add empty folders for missing classes; or name each folder by its"),
+        (("a/1.png", "b/1.png"), 3, "add empty folders for missing classes; or name each folder"),
     ],
 )
 def test_another_number_of_folders_is_explained(tmp_path, names, classes, advice) -> None:
     text = refusal(tree(tmp_path, *names), classes)
     assert f"{len(names)} class folder" in text
     assert f"; {advice}" in text
+
+
+def test_one_folder_around_all_images_is_told_with_both_ways_out(tmp_path) -> None:
+    text = refusal(tree(tmp_path, "img/1.png", "img/2.png"), 3)
+    advice = f"give {tmp_path / 'img'} to take its images without labels, or sort them into one"
+    assert f"1 class folders for a model of 3 classes; {advice} folder per class; or name" in text
+    assert read(tmp_path / "img", 3).y is None
 
 
 def test_counting_from_one_is_told(tmp_path) -> None:

@@ -82,6 +82,9 @@ ONE_HOT = """
 """
 
 
+ON_OFF = "on = Constant <value_float = 1.0> () off = Constant <value_float = 0.0> ()"
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -91,12 +94,28 @@ ONE_HOT = """
         shape = Constant <value_ints = [1, 6, 4]> () wide = Expand (column, shape)
         hit = Equal (wide, words) same = Reshape (hit, shape) e = Cast <to = 1> (same)
         """,
+        f"hit = Equal (column, words) {ON_OFF} e = Where (hit, on, off)",
+        f"""
+        hit = Equal (column, words) {ON_OFF} shape = Constant <value_ints = [1, 6, 4]> ()
+        high = Expand (on, shape) e = Where (hit, high, off)
+        """,
+        """
+        hit = Equal (column, words) count = Where (hit, one, zero) e = Cast <to = 1> (count)
+        """,
     ],
 )
 def test_a_look_up_may_be_written_out_as_a_comparison(body: str) -> None:
     assert start(ONE_HOT + body, "e") == "e"
     mask = "zero_too = Cast <to = 1> (column) kept = Mul (e, zero_too)"
     assert start(ONE_HOT + body + mask, "kept") == "e"
+
+
+def test_a_choice_between_other_values_is_no_look_up() -> None:
+    body = """
+        e = Gather (table, x) hit = Equal (column, words) off = Constant <value_float = 0.0> ()
+        kept = Where (hit, e, off) r = Relu (kept)
+    """
+    assert start(ONE_HOT + body, "r") == "e"
 
 
 def test_a_comparison_with_one_value_is_no_look_up() -> None:
