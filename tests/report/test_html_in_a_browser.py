@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, find, started
-from page_material import details, failed_report, material, shown, trigger
+from page_material import details, failed_report, material, scores, shown, trigger
 from PIL import Image
 from test_html import HOSTILE, verified
 from test_json_report import report
 
+from mmbm_onnx.evaluation.details import Scores
 from mmbm_onnx.graph.flow import Flow
 from mmbm_onnx.report.html.harden import harden_page
 from mmbm_onnx.report.html.material import SiteDetail
@@ -106,6 +107,9 @@ def pages() -> dict[str, bytes]:
     assert far.scores is not None
     far = replace(far, scores=replace(far.scores, attacked=far.scores.attacked * 90))
     seen = verified()
+    # Attacks that no score tells from clean samples: the threshold is at (0, 0) of the ROC curve.
+    few, p_values = scores(100, 2), np.linspace(0.002, 1, 100)
+    missed = details(scores=Scores(few, p_values, few[:60], p_values[:60], float(few.max())))
     return {
         "harden": harden_page(told, material(), triggers),
         "failed": harden_page(failed_report(), material(inputs=details().inputs)),
@@ -113,6 +117,7 @@ def pages() -> dict[str, bytes]:
         "bare": harden_page(report(), None),
         "verify": verify_page(seen, details()),
         "far": verify_page(seen, far),
+        "missed": verify_page(seen, missed),
         "words": verify_page(seen, details(triggered=None, odd=shown(np.zeros((3, 5))))),
     }
 
@@ -135,7 +140,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-NAMES = ("harden", "failed", "hostile", "bare", "verify", "far", "words")
+NAMES = ("harden", "failed", "hostile", "bare", "verify", "far", "missed", "words")
 
 
 @pytest.mark.parametrize("name", NAMES)
