@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_numbers_are_those_of_the_report() -> None:
     rows = {row[0]: row for row in read.rows if row}
     assert rows["hardened"][1:3] == ["98.00 %", "98.00 %"]
     assert rows["detector"][1:3] == ["100.00 %", "100.00 %"]
-    assert rows["detector"][3] == "0.00 %asked for 1.00 %"
+    assert rows["detector"][3] == "0.00 %of 30; asked for 1.00 %"
     assert rows["detector"][4] == "1 ms1.90 \N{MULTIPLICATION SIGN} the original"
     assert rows["hardened accuracy drop"][1:4] == ["holds", "2.00 %", "at most 2.00 %"]
     for words in (
@@ -140,6 +141,60 @@ def test_numbers_are_those_of_the_report() -> None:
         told["model"]["sha256"],
     ):
         assert words in read.text, words
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_hardening_says_what_its_figures_are_of(labelled: bool) -> None:
+    told = report()
+    told["method"]["settings"]["judged_on"] = "calibration"
+    told["detector"]["null_samples"] = 60  # evidence is of both parts
+    told["clean_set"]["has_labels"] = labelled
+    if not labelled:
+        for found in filter(None, told["figures"].values()):
+            found["accuracy"] = None
+    read = page(told)
+    kept, steered, measured = (
+        ("accuracy", "whose accuracy also told", "Accuracy and agreement were measured")
+        if labelled
+        else (
+            "agreement with the original",
+            "on which agreement with the original also told",
+            "It was measured",
+        )
+    )
+    for words in (
+        f"Gates are on {kept} and sound numbers",
+        f"On the 30 clean samples kept for calibration, {steered} how hard bounds may press",
+        "What is flagged was measured on 60.",
+        "The detector flags 0.00 % of 60 clean samples",
+        f"{measured} on 30 samples, the share that is flagged on 60.",
+    ):
+        assert words in read.text, words
+    assert "All figures" not in read.text
+    assert ("accuracy also told" in read.text) == labelled
+    rows = {row[0]: row for row in read.rows if row}
+    assert rows["detector"][3] == "0.00 %of 60; asked for 1.00 %"
+
+
+def test_a_verification_without_labels_shows_agreement() -> None:
+    clean = replace(toy_models.clean(), y=None)
+    told = verify_graphs(
+        toy_models.original(),
+        toy_models.hardened(),
+        clean,
+        detector=toy_models.detector(),
+    ).to_dict()
+    assert not told["measurements"]["labelled"]
+    told["measurements"]["hardened"]["agreement"] = 0.875
+    read = Reader(verify_page(told, None))
+    assert [row[:2] for row in read.rows[:4]] == [
+        ["Graph", "Agrees with the original"],
+        ["original", "itself"],
+        ["hardened", "87.50 %"],
+        ["detector", "100.00 %"],
+    ]
+    assert "Accuracy" not in read.text
+    assert Reader(verify_page(verified(), None)).rows[0][1] == "Accuracy (ACC)"
 
 
 def test_figures_of_known_attacks_are_those_of_the_benchmark() -> None:
@@ -261,8 +316,6 @@ def test_a_verification_tells_of_attack_and_repair() -> None:
             told["measurements"][role][name] = None
     none = np.zeros(0, np.float32)
     seen = details(triggered=None)
-    from dataclasses import replace
-
     seen = replace(seen, scores=replace(seen.scores, attacked=none, attacked_p=none))
     read = Reader(verify_page(told, seen))
     assert "No triggered samples were given" in read.text
@@ -338,8 +391,6 @@ def test_pictures_undo_the_preprocessing() -> None:
 
 
 def test_samples_taken_as_they_are_are_shown_between_their_ends() -> None:
-    from dataclasses import replace
-
     view = view_of(replace(inputs(), preprocessing=None, low=-2.0, high=2.0))
     assert view is not None
     sample = np.array([-2.0, 0.0, 2.0, 9.0], np.float32).reshape(1, 2, 2)

@@ -90,11 +90,14 @@ def _verdict(report: Mapping[str, Any], triggers: Sequence[RecoveredTrigger]) ->
     detector = report["detector"]
     if detector is not None:
         lines.append(
-            f"The detector flags {percent(detector['false_positive_rate_measured'])} of clean "
-            f"samples; {percent(detector['false_positive_rate_requested'])} were asked for."
+            f"The detector flags {percent(detector['false_positive_rate_measured'])} of "
+            f"{detector['null_samples']} clean samples; "
+            f"{percent(detector['false_positive_rate_requested'])} were asked for."
         )
+    labelled = report["clean_set"]["has_labels"]
+    kept = "accuracy" if labelled else "agreement with the original"
     lines.append(
-        "Gates are on accuracy and sound numbers. Whether an attack on this model is stopped "
+        f"Gates are on {kept} and sound numbers. Whether an attack on this model is stopped "
         "was not measured."
     )
     suspected = [one.class_index for one in triggers if one.suspected]
@@ -104,7 +107,7 @@ def _verdict(report: Mapping[str, Any], triggers: Sequence[RecoveredTrigger]) ->
         lines.append(
             f"A scan finds the original suspicious: {targets} looks like the target of a backdoor."
         )
-    if not report["clean_set"]["has_labels"]:
+    if not labelled:
         lines.append("The samples have no labels: what is compared is the original's decisions.")
     return {"head": head, "lines": lines, "failed": failed, "role": role}
 
