@@ -83,6 +83,23 @@ FAULTS = """(() => {
       faults.push(`leaves its row: ${li.textContent}`);
   return faults;
 })()"""  # noqa: E501
+# Names of the figures that are to be seen.
+DRAWN = """[...document.querySelectorAll("svg.figure, svg.strip")]
+  .filter(figure => figure.getClientRects().length > 0)
+  .filter(figure => figure.querySelector("path, rect, circle"))
+  .map(figure => figure.querySelector("title").id.replace(/-t$/, "")).sort()"""
+OF_HARDENING = {"scores", "p-values", "latency", "strip-1"}
+OF_VERIFYING = {"scores", "p-values", "roc"}
+FIGURES = {
+    "harden": OF_HARDENING | {"attacks"},
+    "failed": OF_HARDENING,
+    "hostile": OF_HARDENING,
+    "bare": {"latency"},
+    "verify": OF_VERIFYING,
+    "far": OF_VERIFYING,
+    "missed": OF_VERIFYING,
+    "words": OF_VERIFYING,
+}
 
 
 def pages() -> dict[str, bytes]:
@@ -140,10 +157,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-NAMES = ("harden", "failed", "hostile", "bare", "verify", "far", "missed", "words")
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_page_is_whole_on_every_screen(browser: Browser, folder: Path, name: str) -> None:
     browser.told.clear()
     browser.asked.clear()
@@ -156,6 +170,7 @@ def test_a_page_is_whole_on_every_screen(browser: Browser, folder: Path, name: s
         for dark in (False, True):
             browser.dark(dark)
             faults += [(f"{look}{' dark' * dark}", fault) for fault in browser.value(FAULTS)]
+            assert browser.value(DRAWN) == sorted(FIGURES[name])
             if look == "tablet":
                 continue
             picture = folder / f"{name}-{look}{'-dark' * dark}.png"
@@ -182,6 +197,7 @@ def test_a_page_can_be_printed(browser: Browser, folder: Path, name: str) -> Non
         browser.resize(690, 1000)
         browser.open(folder / f"{name}.html")
         assert browser.value(FAULTS) == []
+        assert browser.value(DRAWN) == sorted(FIGURES[name])
         assert browser.value("getComputedStyle(document.body).backgroundColor") == (
             "rgb(255, 255, 255)"
         )
@@ -201,6 +217,9 @@ def test_faults_are_really_found(browser: Browser, tmp_path: Path) -> None:
     found = " ".join(browser.value(FAULTS))
     for fault in ("scrolls sideways", "image missing", "contrast 1."):
         assert fault in found
+    page.write_text(text.replace("</head>", "<style>svg.figure { display: none }</style></head>"))
+    browser.open(page)
+    assert browser.value(DRAWN) == ["strip-1"]
     page.write_text(text.replace("<main>", "<main><script>document.title = 'run'</script>"))
     browser.told.clear()
     browser.open(page)
