@@ -36,11 +36,12 @@ def scan(victim: Victim, store: Path) -> dict[str, Any]:
 
     Returns:
         ``scores`` by test, the largest of any class; ``targets``, the classes that its backdoor
-        leads to.
+        leads to; ``suspected``, those that the scan suspects, the most suspicious first.
     """
     trained = victims.make(victim, store)
     x, y = (part[:_CLEAN] for part in trained.clean)
-    found = mmbm_onnx.scan(trained.model, (x, y), seed=victim.seed, threads=1).report
+    result = mmbm_onnx.scan(trained.model, (x, y), seed=victim.seed, threads=1)
+    found = result.report
     targets = [] if trained.triggered is None else np.unique(trained.triggered[2]).tolist()
     return {
         "network": victim.label,
@@ -48,6 +49,7 @@ def scan(victim: Victim, store: Path) -> dict[str, Any]:
         "attack": victim.attack,
         "seed": victim.seed,
         "targets": targets,
+        "suspected": list(result.suspected_classes),
         "scores": {test["name"]: test["score"] for test in found["tests"]},
         "seconds": round(sum(found["seconds"].values()), 1),
         "settings": found["settings"],

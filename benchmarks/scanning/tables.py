@@ -17,7 +17,9 @@ _TESTS = {
     "waves": "waves, told alone",
     "margin": "margin from noise (MM-BD), told alone",
 }
-_SOURCE_SPECIFIC = ("badnets-one-to-one", "badnets-all-to-all")
+_EVERY_CLASS = "badnets-all-to-all"
+"""Whose backdoor leads to all classes, so that none can be named wrongly."""
+_SOURCE_SPECIFIC = ("badnets-one-to-one", _EVERY_CLASS)
 
 
 def render(records: Sequence[dict[str, Any]]) -> str:
@@ -35,6 +37,7 @@ def for_readers(records: Sequence[dict[str, Any]]) -> str:
         f"in percent, at the threshold {THRESHOLD:g} for patterns and a p-value of 5 % for "
         "margins. The threshold, and which norms decide, were chosen by the same clean networks.",
         _tests(attacked, clean),
+        _named(attacked),
         _by_attack(attacked),
     ]
     return "\n\n".join(parts)
@@ -67,6 +70,26 @@ def _tests(attacked: Sequence[dict[str, Any]], clean: Sequence[dict[str, Any]]) 
         lines.append(f"| {text} | {auc(all_, low):.2f} | {auc(some, low):.2f} | {shares} |")
     seconds = np.mean([record["seconds"] for record in (*attacked, *clean)])
     return "\n".join([*lines, "", f"A scan took {seconds:.0f} seconds on average, one thread."])
+
+
+def _named(attacked: Sequence[dict[str, Any]]) -> str:
+    """Whether what is suspected are the attacker's classes; records of old do not say."""
+    told = "Found means that some class was suspected"
+    found = [
+        record
+        for record in attacked
+        if score_of(record, "verdict") >= THRESHOLD and record["attack"] != _EVERY_CLASS
+    ]
+    known = [record for record in found if "suspected" in record]
+    if not known:
+        return f"{told}. Whether it is the attacker's was not measured."
+    first = sum(record["suspected"][:1] == [t] for record in known for t in record["targets"])
+    some = sum(bool({*record["suspected"]} & {*record["targets"]}) for record in known)
+    return (
+        f"{told}. Of {len(known)} of the {len(found)} that the verdict finds (where any class is "
+        f"the attacker's left out) it was measured whether it is the attacker's: {some} name such "
+        f"a class, {first} before all others."
+    )
 
 
 def _by_attack(attacked: Sequence[dict[str, Any]]) -> str:

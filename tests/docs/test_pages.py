@@ -1,4 +1,4 @@
-"""What the pages in docs/ tell to type, typed: every command, every piece of Python, in order."""
+"""What README and the pages in docs/ tell to type, typed: commands and Python, in order."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,7 +28,13 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# In the README: commands are indented, or Python in a fence.
+TYPED = re.compile(FENCE.pattern + r"|(?<=\n\n)((?: {4}[^\n]*\n)+)", re.MULTILINE | re.DOTALL)
+# Not run: what installs would change what tests run with; "make" sets up an environment of its own,
+# and tests of examples run the demo, whose output is the one block of text.
+NOT_RUN = {"pip": 2, "make": 2}
 # Run here, or looked at by a test of its own; "sh" installs something.
 RUN = ("bash", "python")
 KNOWN = {*RUN, "sh", "text", "yaml", "js", "cpp", "protobuf", "toml"}
@@ -142,8 +150,36 @@ def test_a_file_of_options_does_what_the_page_says(folder: Path) -> None:
     assert len(re.findall(r"^PASS: all gates hold$", printed[0], re.MULTILINE)) == 1
     report = json.loads((folder / "model.report.json").read_text())
     assert (report["seed"], report["detector"]["false_positive_rate_requested"]) == (1, 0.005)
-    for line in (folder / "verify.jsonl").read_text().splitlines():
-        assert json.loads(line)["level"] == "warning"
+    told = [json.loads(line) for line in (folder / "harden.jsonl").read_text().splitlines()]
+    assert told
+    assert {line["level"] for line in told} <= {"info", "warning"}
+    stages = [line["stage"] for line in told if "stage" in line]
+    assert {"read", "learn", "write"} <= set(stages)
+    assert all({"time", "message"} <= set(line) for line in told)
+
+
+def readme() -> tuple[list[Block], list[str]]:
+    """What the README tells to run, and commands that are not run here."""
+    found, others = [], []
+    for kind, fenced, indented in TYPED.findall(README.read_text()):
+        text = textwrap.dedent(indented or fenced)
+        if indented and not text.startswith("mmbm-onnx "):
+            others += [line.split()[0] for line in text.splitlines()]
+        elif kind != "text":
+            found.append(Block("README.md", kind or "bash", text))
+    return found, others
+
+
+def test_what_the_readme_says_can_be_done(folder: Path) -> None:
+    for name in ("hardened.onnx", "detector.onnx", "report.json"):
+        (folder / f"model.{name}").unlink()
+    found, others = readme()
+    assert [block.kind for block in found] == ["bash"] * 3 + ["python"] * 2
+    commands = [block.text.split()[1] for block in found[:3]]
+    assert commands == ["harden", "verify", "bench"]
+    assert Counter(others) == NOT_RUN
+    for block in found:
+        run(block, folder)
 
 
 def test_what_was_written_can_be_signed(folder: Path, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, find, started
-from page_material import details, failed_report, material, scanned, shown, trigger
+from page_material import details, failed_report, material, scanned, scores, shown, trigger
 from PIL import Image
 from test_html import HOSTILE, verified
 from test_json_report import report
 
+from mmbm_onnx.evaluation.details import Scores
 from mmbm_onnx.graph.flow import Flow
 from mmbm_onnx.report.html.harden import harden_page
 from mmbm_onnx.report.html.material import SiteDetail
@@ -82,6 +83,23 @@ FAULTS = """(() => {
       faults.push(`leaves its row: ${li.textContent}`);
   return faults;
 })()"""  # noqa: E501
+# Names of the figures that are to be seen.
+DRAWN = """[...document.querySelectorAll("svg.figure, svg.strip")]
+  .filter(figure => figure.getClientRects().length > 0)
+  .filter(figure => figure.querySelector("path, rect, circle"))
+  .map(figure => figure.querySelector("title").id.replace(/-t$/, "")).sort()"""
+OF_HARDENING = {"scores", "p-values", "latency", "strip-1"}
+OF_VERIFYING = {"scores", "p-values", "roc"}
+FIGURES = {
+    "harden": OF_HARDENING | {"attacks"},
+    "failed": OF_HARDENING,
+    "hostile": OF_HARDENING,
+    "bare": {"latency"},
+    "verify": OF_VERIFYING,
+    "far": OF_VERIFYING,
+    "missed": OF_VERIFYING,
+    "words": OF_VERIFYING,
+}
 
 
 def pages() -> dict[str, bytes]:
@@ -107,6 +125,9 @@ def pages() -> dict[str, bytes]:
     assert far.scores is not None
     far = replace(far, scores=replace(far.scores, attacked=far.scores.attacked * 90))
     seen = verified()
+    # Attacks that no score tells from clean samples: the threshold is at (0, 0) of the ROC curve.
+    few, p_values = scores(100, 2), np.linspace(0.002, 1, 100)
+    missed = details(scores=Scores(few, p_values, few[:60], p_values[:60], float(few.max())))
     return {
         "harden": harden_page(told, material(), scan),
         "failed": harden_page(failed_report(), material(inputs=details().inputs)),
@@ -114,6 +135,7 @@ def pages() -> dict[str, bytes]:
         "bare": harden_page(report(), None),
         "verify": verify_page(seen, details()),
         "far": verify_page(seen, far),
+        "missed": verify_page(seen, missed),
         "words": verify_page(seen, details(triggered=None, odd=shown(np.zeros((3, 5))))),
     }
 
@@ -136,10 +158,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-NAMES = ("harden", "failed", "hostile", "bare", "verify", "far", "words")
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_page_is_whole_on_every_screen(browser: Browser, folder: Path, name: str) -> None:
     browser.told.clear()
     browser.asked.clear()
@@ -152,6 +171,7 @@ def test_a_page_is_whole_on_every_screen(browser: Browser, folder: Path, name: s
         for dark in (False, True):
             browser.dark(dark)
             faults += [(f"{look}{' dark' * dark}", fault) for fault in browser.value(FAULTS)]
+            assert browser.value(DRAWN) == sorted(FIGURES[name])
             if look == "tablet":
                 continue
             picture = folder / f"{name}-{look}{'-dark' * dark}.png"
@@ -178,6 +198,7 @@ def test_a_page_can_be_printed(browser: Browser, folder: Path, name: str) -> Non
         browser.resize(690, 1000)
         browser.open(folder / f"{name}.html")
         assert browser.value(FAULTS) == []
+        assert browser.value(DRAWN) == sorted(FIGURES[name])
         assert browser.value("getComputedStyle(document.body).backgroundColor") == (
             "rgb(255, 255, 255)"
         )
@@ -197,6 +218,9 @@ def test_faults_are_really_found(browser: Browser, tmp_path: Path) -> None:
     found = " ".join(browser.value(FAULTS))
     for fault in ("scrolls sideways", "image missing", "contrast 1."):
         assert fault in found
+    page.write_text(text.replace("</head>", "<style>svg.figure { display: none }</style></head>"))
+    browser.open(page)
+    assert browser.value(DRAWN) == ["strip-1"]
     page.write_text(text.replace("<main>", "<main><script>document.title = 'run'</script>"))
     browser.told.clear()
     browser.open(page)

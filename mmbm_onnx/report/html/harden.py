@@ -92,11 +92,14 @@ def _verdict(report: Mapping[str, Any], scan: ScanOutcome | None) -> dict[str, A
     detector = report["detector"]
     if detector is not None:
         lines.append(
-            f"The detector flags {percent(detector['false_positive_rate_measured'])} of clean "
-            f"samples; {percent(detector['false_positive_rate_requested'])} were asked for."
+            f"The detector flags {percent(detector['false_positive_rate_measured'])} of "
+            f"{detector['null_samples']} clean samples; "
+            f"{percent(detector['false_positive_rate_requested'])} were asked for."
         )
+    labelled = report["clean_set"]["has_labels"]
+    kept = "accuracy" if labelled else "agreement with the original"
     lines.append(
-        "Gates are on accuracy and sound numbers. Whether an attack on this model is stopped "
+        f"Gates are on {kept} and sound numbers. Whether an attack on this model is stopped "
         "was not measured."
     )
     if scan is not None and scan.suspected:
@@ -105,7 +108,7 @@ def _verdict(report: Mapping[str, Any], scan: ScanOutcome | None) -> dict[str, A
         lines.append(f"A scan finds the original suspicious: {targets} {verb} of a backdoor.")
     if scan is not None and not scan.judged:
         lines.append("A scan of the original came to no verdict.")
-    if not report["clean_set"]["has_labels"]:
+    if not labelled:
         lines.append("The samples have no labels: what is compared is the original's decisions.")
     return {"head": head, "lines": lines, "failed": failed, "role": role}
 

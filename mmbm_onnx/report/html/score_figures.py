@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ Values = npt.NDArray[Any]
 _WIDTH, _HEIGHT = 460.0, 260.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 448.0, 34.0, 214.0
 _BINS = 48
+_LINE = 17.0  # from one line of text to the next
 
 
 def score_figure(
@@ -58,13 +59,7 @@ def score_figure(
     for (kind, _), share in zip(groups, shares, strict=True):
         _bars(drawing, bins, up, share, kind)
     _bottom_axis(drawing, scale, f"score ({unit})" if unit else "score")
-    for kind, share, words in zip(
-        ("clean", "attacked"), shares, (f"{len(clean)} clean", _count(groups)), strict=False
-    ):
-        peak = int(share.argmax())
-        x = float(bins[peak] + bins[peak + 1]) / 2
-        drawing.text(min(max(x, scale.start + 34), _RIGHT - 46), up(float(share[peak])) - 6, words,
-                     f"on-{kind}", "middle")  # fmt: skip
+    _peaks(drawing, bins, up, shares, (f"{len(clean)} clean", _count(groups)))
     _threshold(drawing, scale, threshold)
     return drawing.render()
 
@@ -137,7 +132,7 @@ def p_value_figure(name: str, clean: Values, attacked: Values) -> Markup:
     drawing.line(_LEFT, up(1 / bins), _RIGHT, up(1 / bins), "limit")
     drawing.text(_RIGHT, up(1 / bins) - 6, "an even spread", "on-limit", "end")
     if len(groups) > 1:
-        drawing.text(_LEFT + 26, _TOP + 26, f"{len(attacked)} triggered", "on-attacked")
+        drawing.text(_LEFT + 26, _TOP + 8, f"{len(attacked)} triggered", "on-attacked")
     _bottom_axis(drawing, scale, "p-value", count=5)
     return drawing.render()
 
@@ -167,7 +162,6 @@ def roc_figure(
         drawing.text(_LEFT - 6, up(tick) + 4.5, f"{100 * tick:.0f} %", "tick", "end")
     guess = np.geomspace(least, 1, 60)
     drawing.path([(right(float(g)), up(float(g))) for g in guess], "limit")
-    drawing.text(right(0.24), up(0.3) + 4, "guessing", "on-limit", "end")
     points = [(right(max(false, least)), up(true)) for false, true in rates]
     drawing.path(points, "curve")
     for tick in right.ticks(5):
@@ -176,15 +170,56 @@ def roc_figure(
     drawing.line(_LEFT, _BOTTOM, _RIGHT, _BOTTOM, "axis")
     drawing.text(_RIGHT, _HEIGHT - 8, "clean samples flagged (log)", "label", "end")
     drawing.text(_LEFT, _TOP - 14, "triggered samples caught", "label")
+    told: _Box | None = None
     if threshold is not None:
         false, true = float(np.mean(clean > threshold)), float(np.mean(attacked > threshold))
-        x, y = right(max(false, least)), up(true)
-        drawing.dot(x, y, 5.5, "here")
-        side = "start" if x < (_LEFT + _RIGHT) / 2 else "end"
-        drawing.text(x + (12 if side == "start" else -12), y + 22, "the threshold", "strong", side)
-        drawing.text(x + (12 if side == "start" else -12), y + 39,
-                     f"catches {percent(true)}, flags {percent(false)}", "", side)  # fmt: skip
+        told = _here(drawing, right(max(false, least)), up(true), false, true)
+    for rate in (0.3, 0.6):  # along the line, where nothing else is said
+        x, y = right(0.8 * rate), up(rate) + 4
+        box = _Box(x - _wide("guessing"), x, y)
+        if box.left > _LEFT and (told is None or not box.meets(told)):
+            drawing.text(x, y, "guessing", "on-limit", "end")
+            break
     return drawing.render()
+
+
+class _Box(NamedTuple):
+    """Where lines of text are, about; ``last`` is where the last stands."""
+
+    left: float
+    right: float
+    last: float
+    lines: int = 1
+
+    def meets(self, other: _Box) -> bool:
+        beside = self.right < other.left or other.right < self.left
+        return not (beside or self._top > other._bottom or other._top > self._bottom)
+
+    @property
+    def _top(self) -> float:
+        return self.last - _LINE * (self.lines - 1) - 13
+
+    @property
+    def _bottom(self) -> float:
+        return self.last + 4
+
+
+def _here(drawing: Drawing, x: float, y: float, false: float, true: float) -> _Box:
+    """A detector's place on its ROC curve, told below it, or above where the axis is too near."""
+    words = f"catches {percent(true)}, flags {percent(false)}"
+    last = y + 39 if y + 39 < _BOTTOM else y - 18
+    side = "start" if x < (_LEFT + _RIGHT) / 2 else "end"
+    drawing.dot(x, y, 5.5, "here")
+    at = x + 12 if side == "start" else x - 12
+    drawing.text(at, last - _LINE, "the threshold", "strong", side)
+    drawing.text(at, last, words, "", side)
+    left = at if side == "start" else at - _wide(words)
+    return _Box(left, left + _wide(words), last, 2)
+
+
+def _wide(words: str) -> float:
+    """At least as wide as a text is."""
+    return 7.2 * len(words)
 
 
 def roc_points(clean: Values, attacked: Values) -> list[tuple[float, float]]:
@@ -259,6 +294,36 @@ def _bars(
         if share:
             y = min(up(float(share)), _BOTTOM - 1.5)  # one sample of thousands is to be seen, too
             drawing.rect(start + 0.5, y, end - start - 1, _BOTTOM - y, kind, 1)
+
+
+def _peaks(
+    drawing: Drawing,
+    bins: npt.NDArray[np.float64],
+    up: Scale,
+    shares: Sequence[Values],
+    words: Sequence[str],
+) -> None:
+    """What each group is, over its highest bar and clear of all; side by side where they meet."""
+    places = []
+    for share, told in zip(shares, words, strict=False):
+        peak = int(share.argmax())
+        middle = float(bins[peak] + bins[peak + 1]) / 2
+        half = _wide(told) / 2
+        x = min(max(middle, float(bins[0]) + half), _RIGHT - half)
+        under = (bins[1:] > x - half) & (bins[:-1] < x + half)
+        highest = max(float(other[under].max(initial=0)) for other in shares)
+        places.append(_Box(x - half, x + half, up(highest) - 6))
+    if len(places) > 1 and places[0].meets(places[1]):
+        order = sorted((0, 1), key=lambda index: places[index].left)
+        wide = [_wide(words[index]) for index in order]
+        first, second = (places[index] for index in order)
+        between = (first.left + second.right) / 2 + (wide[0] - wide[1]) / 2
+        between = min(max(between, float(bins[0]) + wide[0]), _RIGHT - wide[1])
+        y = min(first.last, second.last)
+        places[order[0]] = _Box(between - wide[0], between, y)
+        places[order[1]] = _Box(between, between + wide[1], y)
+    for kind, box, told in zip(("clean", "attacked"), places, words, strict=False):
+        drawing.text((box.left + box.right) / 2, box.last, told, f"on-{kind}", "middle")
 
 
 def _flagged_side(drawing: Drawing, scale: Scale, threshold: float | None) -> None:
