@@ -311,7 +311,7 @@ def test_a_hardening_has_its_figures_with_a_scan_and_without() -> None:
               "hardened": 0.5, "detector": 0.25}  # fmt: skip
     told["benchmark"] = {"attacks": [attack], "stopped": [], "missed": ["odd-one"]}
     for triggers in ((), (trigger(), trigger(class_index=2, suspected=False))):
-        read = Reader(harden_page(told, material(), triggers))
+        read = Reader(harden_page(told, material(), scanned(*triggers) if triggers else None))
         assert read.figures == {"scores", "p-values", "latency", "attacks", "strip-1"}
         assert len(read.sources()) == 4 + len(triggers) * (1 + 3 * 3)
         assert sum(tag == "article" for tag, _ in read.elements) == len(triggers)
