@@ -309,7 +309,7 @@ def test_a_hardening_has_its_figures_with_a_scan_and_without() -> None:
     told = report()
     attack = {"attack": "odd-one", "adaptive": False, "victims": 3, "original": 0.9,
               "hardened": 0.5, "detector": 0.25}  # fmt: skip
-    told["benchmark"] = {"attacks": [attack], "stopped": [], "missed": ["odd-one"]}
+    told["benchmark"] |= {"attacks": [attack], "stopped": [], "missed": ["odd-one"]}
     for triggers in ((), (trigger(), trigger(class_index=2, suspected=False))):
         read = Reader(harden_page(told, material(), scanned(*triggers) if triggers else None))
         assert read.figures == {"scores", "p-values", "latency", "attacks", "strip-1"}
