@@ -24,8 +24,7 @@ INTERRUPTED = 130
 EXIT_STATUS = """\b
 Exit status:
   0    done, and all gates hold
-  1    a gate failed, or a scan is suspicious or without a verdict (files are written, the report
-       says what)
+  1    a gate failed, or a scan is suspicious or without a verdict (files are written)
   2    bad usage or bad input, or the run failed: nothing is written
   3    nothing to harden: no activation of the model takes a bound
   130  interrupted, 143 terminated (files are written all or none)"""

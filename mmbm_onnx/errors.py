@@ -54,8 +54,10 @@ class NothingToHardenError(MmbmError):
 
 def printable(text: str) -> str:
     """``text`` with ``?`` for what a terminal might act on: controls, marks of direction, breaks of
-    lines."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    lines. Bytes of file names that are no text stay, for the stream to escape."""
+    return "".join(
+        char if char.isprintable() or "\udc80" <= char <= "\udcff" else "?" for char in text
+    )
 
 
 def shortened(text: str, width: int = 80) -> str:
