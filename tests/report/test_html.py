@@ -358,6 +358,7 @@ def test_a_scan_is_told_without_pictures_too() -> None:
     assert "No scan was made" not in text
     assert "finds the original suspicious: b, c look like targets of a backdoor" in text
     assert "What it found are no pictures" in text
+    assert "all gates hold; the original looks backdoored" in text
     many = Reader(harden_page(report(), material(), ScanOutcome(True, tuple(range(20))))).text
     assert "class 7 and 12 more look like targets" in many
     text = Reader(harden_page(report(), material(), ScanOutcome(judged=True))).text

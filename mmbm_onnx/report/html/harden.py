@@ -106,6 +106,7 @@ def _verdict(report: Mapping[str, Any], scan: ScanOutcome | None) -> dict[str, A
         targets = _targets(scan, report["clean_set"]["class_names"])
         verb = "looks like the target" if len(scan.suspected) == 1 else "look like targets"
         lines.append(f"A scan finds the original suspicious: {targets} {verb} of a backdoor.")
+        head += "; the original looks backdoored"
     if scan is not None and not scan.judged:
         lines.append("A scan of the original came to no verdict.")
     if not labelled:
