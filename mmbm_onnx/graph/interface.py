@@ -10,7 +10,7 @@ import onnx
 
 from mmbm_onnx.errors import ModelError, OptionError, did_you_mean, listing, shortened
 from mmbm_onnx.graph.embedding import INTEGERS, find_start
-from mmbm_onnx.graph.heads import Tail, behind_head, is_column, is_row, same_values
+from mmbm_onnx.graph.heads import Tail, behind_head, is_column, is_matrix, is_row, same_values
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.walk import FLOATS, ancestors, attribute, producers, shape_of, value_types
 from mmbm_onnx.types import SINGLE_HEADS, Interface
@@ -233,10 +233,7 @@ def _usable(tail: Tail, label: str) -> Tail:
 
 
 def _looks_like_scores(name: str, types: Types) -> bool:
-    shape = shape_of(types.get(name))
-    if shape is None or not _is_float(name, types):
-        return False
-    return len(shape) == 2 and (shape[1] is None or shape[1] >= 2)
+    return _is_float(name, types) and is_matrix(types.get(name))
 
 
 def _spreads_scores(name: str, types: Types) -> bool:

@@ -29,24 +29,24 @@ def behind_written_softmax(
     parts = _parts(node, made_by)
     if parts is None:
         return None
-    top, bottom = parts
-    powers, total = _maker(top, _SAME, made_by), _maker(bottom, _SPREADS, made_by)
-    if powers is None or powers.op_type != "Exp" or total is None:
+    powers = _source(parts[0], _SAME, made_by)
+    exponential = _made(powers, "Exp", made_by)
+    if exponential is None:
         return None
-    if not _reduces("ReduceSum", total, powers, made_by, graph):
+    known = constant_values(graph)
+    if _reduced("ReduceSum", parts[1], made_by, known) != powers:
         return None
-    shifted = _maker(powers.input[0], _SAME, made_by)
-    if shifted is None or shifted.op_type != "Sub":
-        return str(powers.input[0])
-    logits, shift = shifted.input
-    largest = _maker(shift, _SPREADS, made_by)
-    if largest is not None and largest.op_type == "Max":  # with a smallest number there is
-        known = constant_values(graph)
-        free = [name for name in largest.input if name not in known]
-        largest = _maker(free[0], _SPREADS, made_by) if len(free) == 1 else None
-    source = _maker(logits, _SAME, made_by)
-    if largest is None or not _reduces("ReduceMax", largest, source, made_by, graph, logits):
-        return str(powers.input[0])  # exp of a difference of other things
+    exponent = str(exponential.input[0])
+    shifted = _made(_source(exponent, _SAME, made_by), "Sub", made_by)
+    if shifted is None:
+        return exponent
+    logits, largest = shifted.input
+    limited = _made(_source(largest, _SPREADS, made_by), "Max", made_by)
+    if limited is not None:  # with a smallest number there is
+        free = [name for name in limited.input if name not in known]
+        largest = free[0] if len(free) == 1 else ""
+    if _reduced("ReduceMax", largest, made_by, known) != _source(logits, _SAME, made_by):
+        return exponent  # of a difference of other things
     return str(logits)
 
 
@@ -56,36 +56,39 @@ def _parts(node: onnx.NodeProto, made_by: Makers) -> tuple[str, str] | None:
         return node.input[0], node.input[1]
     if node.op_type == "Mul":
         for top, factor in (tuple(node.input), tuple(reversed(node.input))):
-            inverse = _maker(factor, _SPREADS, made_by)
-            if inverse is not None and inverse.op_type == "Reciprocal":
+            inverse = _made(_source(factor, _SPREADS, made_by), "Reciprocal", made_by)
+            if inverse is not None:
                 return top, inverse.input[0]
     return None
 
 
-def _maker(name: str, through: frozenset[str], made_by: Makers) -> onnx.NodeProto | None:
-    """The node that makes a tensor's values."""
+def _source(name: str, through: frozenset[str], made_by: Makers) -> str:
+    """The tensor that another has its values from."""
     node = made_by.get(name)
     while node is not None and node.domain in STANDARD_DOMAINS and node.op_type in through:
-        node = made_by.get(node.input[0])
-    return node if node is not None and node.domain in STANDARD_DOMAINS else None
+        name = node.input[0]
+        node = made_by.get(name)
+    return name
 
 
-def _reduces(
-    kind: str,
-    node: onnx.NodeProto,
-    source: onnx.NodeProto | None,
-    made_by: Makers,
-    graph: onnx.GraphProto,
-    name: str = "",
-) -> bool:
-    """Whether a node reduces what a source makes, or a tensor of that name, over the last axis."""
-    if node.op_type != kind:
-        return False
-    reduced = node.input[0]
-    if reduced != name and (source is None or _maker(reduced, _SAME, made_by) is not source):
-        return False
+def _made(name: str, kind: str, made_by: Makers) -> onnx.NodeProto | None:
+    """The node that makes a tensor, if it is of a kind."""
+    node = made_by.get(name)
+    if node is None or node.domain not in STANDARD_DOMAINS or node.op_type != kind:
+        return None
+    return node
+
+
+def _reduced(
+    kind: str, name: str, made_by: Makers, known: Mapping[str, onnx.TensorProto]
+) -> str | None:
+    """The tensor whose last axis a tensor is the reduction of; None where it is none."""
+    node = _made(_source(name, _SPREADS, made_by), kind, made_by)
+    if node is None:
+        return None
     axes = attribute(node, "axes")
-    if axes is None and len(node.input) > 1 and node.input[1]:
-        tensor = constant_values(graph).get(node.input[1])
-        axes = None if tensor is None else numpy_helper.to_array(tensor).ravel().tolist()
-    return axes is not None and list(axes) in ([1], [-1])
+    if axes is None and len(node.input) > 1 and node.input[1] in known:
+        axes = numpy_helper.to_array(known[node.input[1]]).ravel().tolist()
+    if axes is None or list(axes) not in ([1], [-1]):
+        return None
+    return _source(node.input[0], _SAME, made_by)
