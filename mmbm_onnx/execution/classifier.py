@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmbm_onnx.errors import DataError, ModelError
+from mmbm_onnx.execution.bounding import bounded
 from mmbm_onnx.execution.constants import promoted
 from mmbm_onnx.execution.executor import GraphExecutor
 from mmbm_onnx.execution.points import Points
@@ -217,7 +218,7 @@ class Classifier:
                 shape = [1] * value.ndim
                 shape[site.channel_axis] = len(bound)
                 limit = limit.reshape(shape)
-            return torch.minimum(value, limit)
+            return bounded(value, limit)
 
         return apply
 

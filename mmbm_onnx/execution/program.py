@@ -146,6 +146,7 @@ class Program:
             self._branches.append(branches)
         self.free: frozenset[str] = frozenset(free | (set(self.results) - self.names))
         self._fold()
+        self._lay_out()
 
     def _fold(self) -> None:
         """Compute once what depends on constants alone."""
@@ -164,6 +165,22 @@ class Program:
             for name, value in values.items():
                 self.constants[name] = promoted(value, self.settings.promote_half)
                 self._folded[name] = index
+
+    def _lay_out(self) -> None:
+        """Lay the weights of convolutions out with channels last, on the CPU.
+
+        Its kernels are faster on that layout, there and back, and their results have it, so that
+        what follows a convolution has it as well.
+        """
+        if self.settings.device.type != "cpu":
+            return
+        for node in self._nodes:
+            view = node.step.view
+            if view is None or view.op_type != "Conv" or len(view.inputs) < 2:
+                continue
+            weight = self.constants.get(view.inputs[1])
+            if weight is not None and weight.ndim == 4 and weight.is_floating_point():
+                self.constants[view.inputs[1]] = weight.to(memory_format=torch.channels_last)
 
     def constant_on_device(self, name: str) -> torch.Tensor:
         """The constant on the settings' device, copied there on first use."""
