@@ -7,8 +7,7 @@
 ``lines/`` are your own images of lines of text: those that are upright in ``lines/0/``, and those
 that are upside down in ``lines/1/``, a few hundred in all. The package is not imported; only its
 ONNX file is read. Nobody knows of a backdoor in it: this is what the defence looks like, and costs,
-where you cannot know. ``--epochs 100`` is the default of the method, and takes a quarter of an hour
-on one core.
+where you cannot know. It takes some minutes on one core; ``--epochs 10`` is for a first look.
 """
 
 import argparse
@@ -38,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("lines", type=Path, help="folder of images, one folder per class")
     parser.add_argument("out", type=Path, help="folder for what is written")
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, help="[default: the method's]")
     options = parser.parse_args()
     model = network()
     # As the package itself prepares images: 48x192 pixels, BGR, from -1 to 1.

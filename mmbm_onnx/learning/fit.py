@@ -14,6 +14,7 @@ from torch.nn import functional
 from mmbm_onnx.errors import DataError, ModelError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.points import Points, joined
+from mmbm_onnx.learning.adam import Adam
 from mmbm_onnx.learning.attackers import Attackers, NoiseAttackers
 from mmbm_onnx.learning.checkpoint import Checkpoint, State
 from mmbm_onnx.learning.judge import Judge
@@ -26,8 +27,8 @@ from mmbm_onnx.types import Bounds, Granularity, IntArray, Progress, Samples, Si
 
 _ROOM = 0.02  # of accuracy above its target, for a full step of the weight
 _FASTEST_BACK = -3.0  # steps of the weight in one
-_TIGHTER = 0.95  # the steps in which a common factor is sought
-_TIGHTENINGS = 20  # to a factor of 0.36, or of 2.8
+_TIGHTER = 0.95  # how closely a common factor is sought
+_TIGHTENINGS = 20  # to a factor of 0.36
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class _Loop:
         self.settings = settings
         self.progress = progress
         self.generator = torch.Generator().manual_seed(seed)
-        self.optimizer = torch.optim.Adam(parameters.trained, lr=settings.learning_rate)
+        self.optimizer = Adam(parameters.trained, settings.learning_rate)
         clean = margins(reference, decisions)
         self.logit_unit = float(reference.var().clamp_min(1e-12)) if settings.relative else 1.0
         self.margin_unit = float(clean.mean().clamp_min(1e-6)) if settings.relative else 1.0
@@ -204,7 +205,7 @@ class _Loop:
             entry = self._epoch(at.weight)
             entry["weight"] = at.weight
             if settings.keep == "held":
-                entry["accuracy"] = self._measure()[0]  # of the bounds that may be kept
+                entry["accuracy"] = self._judged(entry["accuracy"])
             at.history.append(entry)
             if not np.isfinite(entry["loss"]):
                 raise DataError("learning diverged (the loss is not finite); check the clean set")
@@ -223,7 +224,7 @@ class _Loop:
             self.parameters.restore(kept)
         found = kept is not None
         if settings.tightened_fidelity is not None:
-            found = self._tighten(settings.tightened_fidelity) or found
+            found = self._tighten(settings.tightened_fidelity)
         self._warn(history, found=found)
         return history
 
@@ -233,9 +234,7 @@ class _Loop:
         tensors |= _numbered("kept", at.kept or [])
         if self.attackers is not None:
             tensors |= {f"attackers/{k}": value for k, value in self.attackers.state().items()}
-        moments = self.optimizer.state_dict()["state"]
-        for index, moment in moments.items():
-            tensors |= {f"optimizer/{index}/{key}": value for key, value in moment.items()}
+        tensors |= {f"optimizer/{k}": value for k, value in self.optimizer.state().items()}
         values = {
             "epoch": at.epoch,
             "weight": at.weight,
@@ -252,12 +251,7 @@ class _Loop:
         self.parameters.restore([value.to(device) for value in _ordered(state.part("trained"))])
         if self.attackers is not None:
             self.attackers.restore(state.part("attackers"))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in state.part("optimizer").items():
-            index, key = name.split("/")
-            moments.setdefault(int(index), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.optimizer.restore(state.part("optimizer"))
         values = state.values
         self.steps = values["steps"]
         kept = [value.to(device) for value in _ordered(state.part("kept"))]
@@ -269,8 +263,7 @@ class _Loop:
     def _set_rate(self, epoch: int) -> None:
         final = self.settings.final_rate
         share = final + (1 - final) * (1 + math.cos(math.pi * epoch / self.settings.epochs)) / 2
-        for group in self.optimizer.param_groups:
-            group["lr"] = share * self.settings.learning_rate
+        self.optimizer.rate = share * self.settings.learning_rate
 
     def _room(self, entry: Mapping[str, float]) -> float:
         """Which way the weight moves and how far: from 1, there is room for more, to -3."""
@@ -287,7 +280,7 @@ class _Loop:
         """Multiply all bounds by the smallest common factor that clean samples bear, by one above
         1 if they do not bear the bounds as they are. Returns whether they bear the result."""
         settings = self.settings
-        if self._measure()[0] < settings.accuracy:
+        if self._measure()[0] < self._borne():
             return self._loosen()
         for _ in range(_TIGHTENINGS):
             before = self.parameters.snapshot()
@@ -298,21 +291,40 @@ class _Loop:
                 break
         return True
 
+    def _borne(self) -> float:
+        """The accuracy below which bounds are loosened: one standard error of so many samples
+        under the target. Loosening for the sake of one sample costs more than it gives."""
+        target = min(self.settings.accuracy, 1.0)
+        count = len(self.x) if self.judge is None else self.judge.count
+        return self.settings.accuracy - math.sqrt(target * (1 - target) / count)
+
     def _loosen(self) -> bool:
-        """Multiply all bounds until accuracy is reached; leave them as they are if it is not."""
+        """Multiply all bounds by the smallest common factor above 1 with which so much accuracy is
+        reached, none beyond its channel's clean maximum; put them there if none is enough."""
         before = self.parameters.snapshot()
-        for _ in range(_TIGHTENINGS):
-            self.parameters.multiply(1 / _TIGHTER)
-            if self._measure()[0] >= self.settings.accuracy:
-                return True
-        self.parameters.restore(before)
-        return False
+
+        def enough(factor: float) -> bool:
+            self.parameters.loosen(before, factor)
+            return self._measure()[0] >= self._borne()
+
+        high = self.parameters.farthest()
+        if not enough(high):
+            return False
+        low = 1.0
+        while high * _TIGHTER > low:
+            middle = math.sqrt(low * high)
+            if enough(middle):
+                high = middle
+            else:
+                low = middle
+        self.parameters.loosen(before, high)
+        return True
 
     def _warn(self, history: list[dict[str, float]], *, found: bool) -> None:
         if self.settings.keep == "held" and not found:
             self.warnings.append(
-                f"no epoch kept {self.settings.accuracy:.0%} of the clean decisions "
-                f"(the last one {history[-1]['accuracy']:.1%}); try more epochs or clean samples"
+                f"no bounds kept {self.settings.accuracy:.0%} of the clean decisions (the last "
+                f"epoch's {history[-1]['accuracy']:.1%}); try more epochs or clean samples"
             )
         missed = self.attackers.missed if self.attackers is not None else 0
         if missed:
@@ -346,9 +358,8 @@ class _Loop:
                     "no gradient of the logits reaches a bound: something between them has none, "
                     "such as a Cast to integers; take it out of the model"
                 )
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+            trained = self.parameters.trained
+            self.optimizer.step(torch.autograd.grad(loss, trained, allow_unused=True))
             self.parameters.project()
             share = len(batch) / len(self.x)
             sums["loss"] += share * loss.item()
@@ -366,6 +377,14 @@ class _Loop:
             total = per_epoch * self.settings.epochs
             epoch = {"epoch": -(-self.steps // per_epoch), "epochs": self.settings.epochs}
             self.progress(Progress("learn", self.steps, total, {**epoch, **self.latest}))
+
+    @torch.no_grad()
+    def _judged(self, accuracy: float) -> float:
+        """The lower of an epoch's accuracy, of its steps on the fit part, and that at its end on
+        what else it is judged on."""
+        if self.judge is None:
+            return accuracy
+        return min(accuracy, self.judge.accuracy(self.parameters.bounds()))
 
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:

@@ -18,6 +18,9 @@ _CHANCE = 1  # sample that may go wrong unnoticed, lest one of few decides
 class Judge:
     """Judges by at most 1,000 samples, drawn from more. They stay on the CPU, batches move.
 
+    Attributes:
+        count: Number of samples that the original gets right, at least 1.
+
     Args:
         classifier: The network.
         samples: Without labels, the network's own decisions are what is right.
@@ -34,15 +37,15 @@ class Judge:
         self._batch_size = batch_size
         decisions = self._decisions({})
         self._answers = decisions if samples.y is None else torch.from_numpy(samples.y)
-        self._original = int((decisions == self._answers).sum())
+        self.count = max(1, int((decisions == self._answers).sum()))
 
     def accuracy(self, bounds: Mapping[str, Tensor]) -> float:
         """Share of what the original gets right that the bounded network gets right; above 1 where
         it is better. A single sample lost is none."""
         right = int((self._decisions(bounds) == self._answers).sum())
-        if self._original - right <= _CHANCE:
-            return max(1.0, right / max(1, self._original))
-        return right / self._original
+        if self.count - right <= _CHANCE:
+            return max(1.0, right / self.count)
+        return right / self.count
 
     @torch.no_grad()
     def _decisions(self, bounds: Mapping[str, Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mmbm_onnx.errors import ModelError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.execution.points import Points, joined
+from mmbm_onnx.learning.adam import Adam
 from mmbm_onnx.learning.settings import Settings
 
 
@@ -139,20 +140,16 @@ def climb(
     chunks = list(zip(start.split(size), torch.split(labels, size), strict=True))
     for done, (part, own) in enumerate(chunks):
         x = part.values.clone().requires_grad_(True)
-        optimizer: torch.optim.Optimizer
-        if settings.relative:
-            optimizer = torch.optim.Adam([x], lr=settings.input_rate * (high - low))
-        else:
-            optimizer = torch.optim.SGD([x], lr=settings.input_rate)
+        optimizer = Adam([x], settings.input_rate * (high - low))
         for step in range(steps):
-            optimizer.zero_grad()
             logits = classifier.logits(part.at(x.clamp(low, high)), bounds)
-            reached = margins(logits, own)
-            (-reached.sum()).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            if settings.relative:  # keeps Adam from piling up steps beyond the range
-                with torch.no_grad():
-                    x.clamp_(low, high)
+            (gradient,) = torch.autograd.grad(margins(logits, own).sum(), [x])
+            with torch.no_grad():
+                if settings.relative:
+                    optimizer.step([-gradient])
+                    x.clamp_(low, high)  # keeps Adam from piling up steps beyond the range
+                else:
+                    x.add_(gradient, alpha=settings.input_rate)
             if progress is not None:
                 progress(done * steps + step + 1, len(chunks) * steps)
         parts.append(part.at(x.detach().clamp(low, high)))

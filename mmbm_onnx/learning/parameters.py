@@ -41,6 +41,7 @@ class BoundParameters:
         self.start = {
             site.tensor: _start(statistics[site.tensor], settings, site.upper) for site in sites
         }
+        self._maxima = [statistics[site.tensor].maximum for site in sites]
         self.trained = [
             (torch.zeros_like(start) if self._logarithmic else start.clone()).requires_grad_(True)
             for start in self.start.values()
@@ -72,6 +73,28 @@ class BoundParameters:
                 value.add_(math.log(factor))
             else:
                 value.mul_(factor)
+        self.project()
+
+    @torch.no_grad()
+    def farthest(self) -> float:
+        """The factor with which ``loosen`` has put every bound at its channel's clean maximum."""
+        ratios = [
+            float((maximum / bound).max())
+            for maximum, bound in zip(self._maxima, self.bounds().values(), strict=True)
+        ]
+        return max([1.0, *ratios])
+
+    @torch.no_grad()
+    def loosen(self, snapshot: Sequence[Tensor], factor: float) -> None:
+        """Multiply the bounds of an earlier point by a factor of at least 1, none beyond its
+        channel's clean maximum, from where on it cuts nothing off that clean samples need."""
+        self.restore(snapshot)
+        bounds = list(self.bounds().values())
+        for value, start, bound, maximum in zip(
+            self.trained, self.start.values(), bounds, self._maxima, strict=True
+        ):
+            wanted = torch.maximum(bound, torch.minimum(bound * factor, maximum))
+            value.copy_((wanted / start).log() if self._logarithmic else wanted)
         self.project()
 
     def snapshot(self) -> list[Tensor]:

@@ -59,8 +59,9 @@ class Settings:
             bounded logits on clean samples, in nats, beside fidelity. Squares weigh a shift of
             all logits as much as one that changes the decision; this is of decisions.
         tightened_fidelity: Once learned, all bounds are multiplied by the smallest common factor
-            that leaves fidelity at most here and ``tightened_accuracy``; by one above 1 where
-            accuracy was not reached. None: as learned.
+            that leaves fidelity at most here and ``tightened_accuracy``; by one above 1,
+            none beyond its channel's clean maximum, where ``accuracy`` was not reached. None: as
+            learned.
         tightened_accuracy: See ``tightened_fidelity``.
         renewed_every: Epochs after which attackers are renewed; 0 for never.
         renewal_steps: Gradient steps of a renewal against the bounded network.
@@ -76,8 +77,9 @@ class Settings:
         input_steps: Gradient steps that make one.
         input_rate: Size of a step: Adam's learning rate as a share of the input range when
             ``relative``, plain gradient descent's otherwise.
-        keep: Which bounds are the result: the ``"last"`` epoch's, or those of the last epoch at
-            whose end ``accuracy`` ``"held"``, once the weight adapts.
+        keep: Which bounds are the result: the ``"last"`` epoch's, or those of the last epoch in
+            which ``accuracy`` ``"held"``, once the weight adapts: over its steps on the fit part,
+            and at its end on what else it is judged on.
     """
 
     method: str
@@ -131,6 +133,7 @@ _METHODS = {
     # MMAC's objective as a min-max game over universal perturbations of clean samples.
     "mmac-universal": Settings(
         "mmac-universal",
+        epochs=60,
         accuracy=0.98,
         judged_on="calibration",
         fidelity=0.25,

@@ -66,3 +66,22 @@ def test_a_silent_site_starts_at_a_positive_bound() -> None:
     silent = ActivationStatistics(torch.zeros(3), torch.zeros(3), torch.zeros(3))
     found = BoundParameters([site()], {"a": silent}, settings_for("mmac")).result()["a"]
     assert (found > 0).all()
+
+
+@pytest.mark.parametrize("method", ["mmac", "mmac-reference"])  # logarithmic, linear
+def test_loosening_ends_at_clean_maxima_and_leaves_what_is_above(method: str) -> None:
+    settings = replace(settings_for(method), start="low", start_value=1.0)
+    parameters = BoundParameters([site()], {"a": STATISTICS}, settings)
+    before = parameters.snapshot()
+    assert parameters.farthest() == pytest.approx(4 / 1.5)
+    for factor, expected in (
+        (1.0, [1.5, 3.0, 0.003]),
+        (2.0, [3.0, 5.0, 0.003]),
+        (1.2, [1.8, 3.6, 0.003]),  # of the earlier point, not of the last one
+        (parameters.farthest(), [4.0, 5.0, 0.003]),
+    ):
+        parameters.loosen(before, factor)
+        np.testing.assert_allclose(parameters.result()["a"], expected, rtol=1e-5)
+    assert parameters.farthest() == pytest.approx(1.0)
+    parameters.multiply(2.0)
+    assert parameters.farthest() == 1.0
