@@ -105,7 +105,8 @@ def _bounded(cell: Cell, trained: Trained, original: measures.Figures) -> dict[s
 def _repaired(cell: Cell, trained: Trained, original: measures.Figures) -> dict[str, Any]:
     x, y = (part[: cell.clean] for part in trained.clean)
     torch.manual_seed(cell.victim.seed)
-    network = PEERS[cell.method](trained.network(), x, y, cell.victim.seed)
+    network = trained.network().to(memory_format=torch.channels_last)  # faster on CPUs
+    network = PEERS[cell.method](network, x, y, cell.victim.seed)
     path = trained.folder / f"{cell.method}-{cell.clean}-{os.getpid()}.onnx"
     try:
         victims.export(network, x.shape[1:], path)

@@ -88,10 +88,10 @@ def render(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Quantized after hardening",
         "",
-        f"ONNX Runtime {runtime}'s static quantization (QDQ, int8, per channel), ranges from the "
-        f"{_CLEAN} clean samples; by `python -m benchmarks.quantized`; {kind['processor']}, "
-        f"{kind['processors']} processors; {datetime.now(UTC).date().isoformat()}. "
-        "*Unfolded*: with `--fold never`.",
+        f"ONNX Runtime {runtime}'s static quantization (QDQ, int8, weights per channel in 7 "
+        f"bits), ranges from the {_CLEAN} clean samples; by `python -m benchmarks.quantized`; "
+        f"{kind['processor']}, {kind['processors']} processors; "
+        f"{datetime.now(UTC).date().isoformat()}. *Unfolded*: with `--fold never`.",
         "",
         "ACC / ASR, percent:",
         "",

@@ -1,7 +1,7 @@
 """Adam (Kingma and Ba, arXiv 1412.6980) for a handful of small tensors.
 
-The same as ``torch.optim.Adam``, whose first use in a process imports torch's compiler: two seconds
-and seventy MiB, which is more time than learning itself takes on small networks.
+The same as ``torch.optim.Adam``, whose first use in a process imports torch's compiler. That takes
+seventy MiB, and two seconds: more than learning itself does on small networks.
 """
 
 from __future__ import annotations

@@ -294,8 +294,9 @@ def test_a_frozen_part_of_a_module_in_training_stays_frozen() -> None:
 def test_a_failed_gate_is_told_and_files_can_still_be_written(
     case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Bounds that hardly let anything through.
-    low = replace(settings_for("mmac-universal"), start_value=-1.0, learning_rate=1e-9)
+    # Bounds that hardly let anything through, and stay so.
+    changed = {"start_value": -1.0, "learning_rate": 1e-9, "tightened_fidelity": None}
+    low = replace(settings_for("mmac-universal"), **changed)
     monkeypatch.setitem(settings._METHODS, low.method, low)
     made = harden(case.model, case.npz, epochs=1, threads=1)
     assert not made.passed
