@@ -43,6 +43,4 @@ class _Bounded(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return gradient * (value <= limit), None
         cut = gradient * (value > limit)
-        alike = [axis for axis, length in enumerate(limit.shape) if length == 1]
-        summed = cut.sum(alike, keepdim=True) if alike else cut
-        return gradient - cut, summed if limit.ndim else cut.sum()
+        return gradient - cut, cut.sum_to_size(limit.shape)

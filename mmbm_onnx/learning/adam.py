@@ -29,8 +29,8 @@ class Adam:
     def __init__(self, parameters: Sequence[Tensor], rate: float) -> None:
         self.rate = rate
         self._parameters = list(parameters)
-        self._means = [torch.zeros_like(one, requires_grad=False) for one in parameters]
-        self._squares = [torch.zeros_like(one, requires_grad=False) for one in parameters]
+        self._means = [torch.zeros_like(one) for one in parameters]
+        self._squares = [torch.zeros_like(one) for one in parameters]
         self._steps = [0] * len(parameters)
 
     @torch.no_grad()

@@ -280,8 +280,9 @@ class _Loop:
         """Multiply all bounds by the smallest common factor that clean samples bear, by one above
         1 if they do not bear the bounds as they are. Returns whether they bear the result."""
         settings = self.settings
-        if self._measure()[0] < self._borne():
-            return self._loosen()
+        borne = self._borne()
+        if self._measure()[0] < borne:
+            return self._loosen(borne)
         for _ in range(_TIGHTENINGS):
             before = self.parameters.snapshot()
             self.parameters.multiply(_TIGHTER)
@@ -298,14 +299,14 @@ class _Loop:
         count = len(self.x) if self.judge is None else self.judge.count
         return self.settings.accuracy - math.sqrt(target * (1 - target) / count)
 
-    def _loosen(self) -> bool:
-        """Multiply all bounds by the smallest common factor above 1 with which so much accuracy is
+    def _loosen(self, accuracy: float) -> bool:
+        """Multiply all bounds by the smallest common factor above 1 with which that accuracy is
         reached, none beyond its channel's clean maximum; put them there if none is enough."""
         before = self.parameters.snapshot()
 
         def enough(factor: float) -> bool:
             self.parameters.loosen(before, factor)
-            return self._measure()[0] >= self._borne()
+            return self._measure()[0] >= accuracy
 
         high = self.parameters.farthest()
         if not enough(high):
@@ -380,8 +381,7 @@ class _Loop:
 
     @torch.no_grad()
     def _judged(self, accuracy: float) -> float:
-        """The lower of an epoch's accuracy, of its steps on the fit part, and that at its end on
-        what else it is judged on."""
+        """The lower of an accuracy on the fit part and that on what else it is judged on."""
         if self.judge is None:
             return accuracy
         return min(accuracy, self.judge.accuracy(self.parameters.bounds()))
@@ -396,9 +396,7 @@ class _Loop:
             logits = self.classifier.logits(self.x[index], bounds)
             right += int((logits.argmax(1) == self.decisions[index]).sum())
             squares += float((logits - self.reference[index]).square().sum())
-        accuracy = right / len(self.x)
-        if self.judge is not None:
-            accuracy = min(accuracy, self.judge.accuracy(bounds))
+        accuracy = self._judged(right / len(self.x))
         return accuracy, squares / self.reference.numel() / self.logit_unit
 
     def _losses(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:

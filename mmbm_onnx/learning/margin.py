@@ -140,16 +140,16 @@ def climb(
     chunks = list(zip(start.split(size), torch.split(labels, size), strict=True))
     for done, (part, own) in enumerate(chunks):
         x = part.values.clone().requires_grad_(True)
-        optimizer = Adam([x], settings.input_rate * (high - low))
+        adam = Adam([x], settings.input_rate * (high - low)) if settings.relative else None
         for step in range(steps):
             logits = classifier.logits(part.at(x.clamp(low, high)), bounds)
             (gradient,) = torch.autograd.grad(margins(logits, own).sum(), [x])
             with torch.no_grad():
-                if settings.relative:
-                    optimizer.step([-gradient])
-                    x.clamp_(low, high)  # keeps Adam from piling up steps beyond the range
-                else:
+                if adam is None:
                     x.add_(gradient, alpha=settings.input_rate)
+                else:
+                    adam.step([-gradient])
+                    x.clamp_(low, high)  # keeps Adam from piling up steps beyond the range
             if progress is not None:
                 progress(done * steps + step + 1, len(chunks) * steps)
         parts.append(part.at(x.detach().clamp(low, high)))
