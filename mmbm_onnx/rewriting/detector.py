@@ -142,7 +142,8 @@ def build_probe(
     seen = set(values)
     if summaries == "original":
         seen = ancestors(proto.graph, [interface.logits])
-    watched = watched_sites([site for site in sites if summaries and site.tensor in seen])
+    reached = [site for site in sites if summaries and site.tensor in seen]
+    watched = watched_sites(reached, value_types(infer(proto).graph))
     if summaries == "original":
         values = {site.tensor: producing(pair.surgeon, site.tensor) for site in watched}
     for site in watched:

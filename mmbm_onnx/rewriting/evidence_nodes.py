@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
@@ -18,17 +19,29 @@ _BLOCKED = 4  # axes of what it keeps in a blocked layout
 _MOST_POOLED = 3  # axes that ONNX Runtime pools over
 
 
-def watched_sites(sites: Sequence[Site]) -> list[Site]:
-    """Sites of the main graph whose channels are known, at most 16, evenly over the depth.
+def watched_sites(sites: Sequence[Site], types: Mapping[str, onnx.TypeProto]) -> list[Site]:
+    """Sites of the main graph whose channels are known, at most 16, evenly over the depth: of each
+    stretch of it the one with the fewest values, since reading them takes time.
 
     Args:
         sites: In graph order.
+        types: Of their tensors.
     """
     known = [site for site in sites if not site.scope and _axes(site) is not None]
     if len(known) <= _MOST_SITES:
         return known
-    places = np.linspace(0, len(known) - 1, _MOST_SITES).round().astype(int)
-    return [known[place] for place in places]
+    stretches = np.array_split(np.arange(len(known)), _MOST_SITES)
+    sizes = [_values(types.get(site.tensor)) for site in known]
+    # The last of equals: deeper ones tell more of the class.
+    return [known[min(reversed(places), key=lambda place: sizes[place])] for places in stretches]
+
+
+def _values(kind: onnx.TypeProto | None) -> float:
+    """Values of one sample in a tensor; infinity where an axis is open."""
+    if kind is None:
+        return np.inf
+    axes = [axis.dim_value for axis in kind.tensor_type.shape.dim[1:]]
+    return float(np.prod(axes)) if all(axes) else np.inf
 
 
 def summarize(ops: Operators, tensor: gs.Tensor, site: Site) -> gs.Tensor:

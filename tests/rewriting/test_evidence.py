@@ -345,13 +345,24 @@ def test_channels_may_be_on_the_last_axis() -> None:
     assert np.corrcoef(by_hand, answers["mmbm_score"])[0, 1] > 0.5
 
 
-def test_at_most_sixteen_sites_are_watched_the_first_and_the_last_among_them() -> None:
+def test_at_most_sixteen_sites_are_watched_those_with_the_fewest_values() -> None:
     known = [site(f"a{index}", 4) for index in range(40)]
     unknown = [site("lost", rank=None, axis=None), site("inner", 4, scope="if/then_branch")]
-    chosen = watched_sites([*unknown, *known])
-    assert len(chosen) == 16
-    assert [chosen[0], chosen[-1]] == [known[0], known[-1]]
-    assert watched_sites([*unknown, *known[:3]]) == known[:3]
+    make = onnx.helper.make_tensor_type_proto
+    width = {f"a{index}": 5 + index % 3 for index in range(40)}
+    types = {name: make(onnx.TensorProto.FLOAT, ["N", 4, w]) for name, w in width.items()}
+    chosen = watched_sites([*unknown, *known], types)
+    places = [known.index(one) for one in chosen]
+    assert len(places) == 16 and places == sorted(places)
+    # Stretches of three have one of the narrowest; of two, one of the narrower.
+    assert all(width[one.tensor] == 5 for one in chosen[:8])
+    assert all(width[one.tensor] < 7 for one in chosen[8:])
+    # Where all are alike, or nobody knows, the last of each stretch.
+    alike = watched_sites(known, {})
+    assert alike[-1] == known[-1] and [known.index(one) for one in alike][:3] == [2, 5, 8]
+    open_ = {name: make(onnx.TensorProto.FLOAT, ["N", 4, "W"]) for name in width}
+    assert watched_sites(known, open_) == alike
+    assert watched_sites([*unknown, *known[:3]], types) == known[:3]
 
 
 def test_values_that_are_no_numbers_are_flagged() -> None:
