@@ -1,0 +1,1 @@
+"""What the cheaper forms of the detector cost in strength."""
