@@ -91,12 +91,12 @@ from .targets import check_outputs
 )
 @click.option(
     "--shadow",
-    type=click.Choice(["auto", "float", "half", "int8"]),
-    default="float",
+    type=click.Choice(["auto", "float", "folded", "half", "int8"]),
+    default="auto",
     show_default=True,
     help="What the detector's bounded branch is: a copy of the original that shares its weights "
-    "(float), the folded graph in float16, for GPUs, or in int8, for CPUs; auto is int8 where that "
-    "can be done and decides as float does.",
+    "(float), the folded graph, faster and with weights of its own, or that in float16, for GPUs, "
+    "or in int8, for CPUs; auto is folded where that can be done, else float.",
 )
 @click.option(
     "--false-positive-rate",
@@ -187,7 +187,7 @@ def harden(
         raise click.UsageError("--no-detector and --detector-output exclude each other")
     if no_detector and options["cascade"] == "always":
         raise click.UsageError("--no-detector and --cascade always exclude each other")
-    if no_detector and options["shadow"] in ("half", "int8"):
+    if no_detector and options["shadow"] not in ("auto", "float"):
         raise click.UsageError(f"--no-detector and --shadow {options['shadow']} exclude each other")
     if scanned and html_path is None:
         raise click.UsageError("--scan needs --html, the page that shows what it recovers")

@@ -17,9 +17,9 @@ Head = Literal["logits", "softmax", "log_softmax", "logit", "sigmoid"]
 SINGLE_HEADS: tuple[Head, ...] = ("logit", "sigmoid")
 Granularity = Literal["channel", "tensor"]
 Choice = Literal["auto", "always", "never"]
-ShadowKind = Literal["half", "int8"]
+ShadowKind = Literal["folded", "half", "int8"]
 """How the weights of a detector's bounded branch are stored that is no copy of the original."""
-ShadowChoice = Literal["auto", "float", "half", "int8"]
+ShadowChoice = Literal["auto", "float", "folded", "half", "int8"]
 Source = Literal["original", "bounded"]
 """The branch of a detector that evidence is read in."""
 

@@ -165,7 +165,7 @@ def detector_bounds(
     interface: Interface,
 ) -> Gate:
     """The detector's bounded branch has the hardened graph's bounds, each with its value; one that
-    is no copy of the original's nodes is what folding them gives, up to rounding.
+    is no copy of the original's nodes is what folding them gives, up to its rounding.
 
     Args:
         original: The model that was hardened.
@@ -219,7 +219,7 @@ def _shadow_gate(
             return holds(name, False, message)
     if found_difference := shadow_difference(inlined, detector, record, interface):
         return holds(name, False, f"its shadow branch: {found_difference}")
-    message = f"{len(record.bounds)} bounds folded are its shadow branch, up to rounding"
+    message = f"{len(record.bounds)} bounds folded are its shadow branch"
     return holds(name, True, message)
 
 

@@ -1,10 +1,14 @@
 """The bounded branch of a detector where it is no copy of the original's nodes, judged.
 
-It is what folding makes of the original and the bounds, in fewer bits. Folding is a function of
-both, and the metadata tells these, so it is done again, and compared up to rounding.
+It is what folding makes of the original and the bounds, maybe in fewer bits. Folding is a function
+of both, and the metadata tells these, so it is done again, and compared; up to rounding, if it is
+in fewer bits.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
 
 import onnx
 
@@ -20,7 +24,8 @@ from mmbm_onnx.rewriting.shadow.cut import cut_at_logits
 from mmbm_onnx.types import Interface
 
 _FED = "mmbm_odd/input"  # what it reads in two stages
-_OPERATORS = {"int8": "DequantizeLinear", "half": "Cast"}
+# What shows that values are rounded.
+_OPERATORS = {"folded": "", "int8": "DequantizeLinear", "half": "Cast"}
 
 
 def has_shadow(detector: onnx.ModelProto) -> bool:
@@ -39,15 +44,18 @@ def read_shadow_record(detector: onnx.ModelProto) -> Record:
     if kind not in _OPERATORS or record is None:
         raise RewriteError(f"its metadata {PREFIX}{KIND} does not tell of its shadow branch")
     homes = _homes(detector)
-    if not any(node.op_type == _OPERATORS[kind] for home in homes for node in _own(home)):
-        raise RewriteError(f"it has no shadow branch in {kind}, which its metadata tells of")
+    sign = _OPERATORS[kind]
+    if not any(sign in ("", node.op_type) for home in homes for node in _own(home)):
+        raise RewriteError(
+            f"its metadata tells of a shadow branch of the kind {kind!r}, and it has none"
+        )
     return record
 
 
 def shadow_difference(
     inlined: onnx.ModelProto, detector: onnx.ModelProto, record: Record, interface: Interface
 ) -> str:
-    """Why a detector's shadow is not what folding the bounds gives, up to rounding.
+    """Why a detector's shadow is not what folding the bounds gives, up to its rounding.
 
     Args:
         inlined: The original, activation functions inlined.
@@ -78,7 +86,14 @@ def shadow_difference(
     others = [node for node in home.node if not _is_own(node)]
     if not any(given.output[0].name in consumed(node) for node in others):
         return "its logits are not read by the decision"
+    kind = read_provenance(detector).get(KIND)
+    if kind == "folded" and _operators(plain.node) != _operators(given.node):
+        return "it has other operators than the folded graph"
     return rounding_difference(plain, given)
+
+
+def _operators(nodes: Iterable[onnx.NodeProto]) -> Counter[str]:
+    return Counter(node.op_type for node in nodes)
 
 
 def _fed(home: onnx.GraphProto, detector: onnx.ModelProto, interface: Interface) -> str:

@@ -74,7 +74,7 @@ class Pipeline:
     seed: int
     fold: Choice = "auto"
     cascade: Choice = "auto"
-    shadow: ShadowChoice = "float"
+    shadow: ShadowChoice = "auto"
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0
     resume: bool = False
@@ -97,7 +97,10 @@ class Pipeline:
             with clock.phase("learn", told=False):
                 sites, unreached = self._reached(classifier, fit, prepared.report.sites)
                 bounding = Bounding(proto, interface, sites, self.fold, self.provider)
-                shadowing = Shadowing(self.shadow, proto, interface, sites, self.provider)
+                # Where no weight is to change, none of the detector does, unless it is asked for.
+                kept = self.shadow == "auto" and self.fold == "never"
+                shadow: ShadowChoice = "float" if kept else self.shadow
+                shadowing = Shadowing(shadow, proto, interface, sites, self.provider)
                 self._check_cascade(prepared)
                 rehearse(
                     bounding,

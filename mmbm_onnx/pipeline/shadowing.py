@@ -1,4 +1,4 @@
-"""Which bounded branch a detector gets: a copy of the original's nodes, or a shadow in few bits."""
+"""Which bounded branch a detector gets: a copy of the original's nodes, or a shadow."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ from mmbm_onnx.types import Bounds, Interface, Samples, ShadowChoice, ShadowKind
 _OPSET = 13  # DequantizeLinear by channel
 _RANGES = 256  # samples that the ranges of activations are seen on
 _BATCH = 16
-# Share of decisions that are the float branch's, for a shadow that nobody asked for, and for one
-# that was: where bounds of a layer's channels are far apart, the range of one may hide the others.
+# Share of decisions that are the hardened graph's: below the one there is a warning, or no shadow,
+# if nobody asked for it; below the other an error. Where bounds of a layer's channels are far
+# apart, the range of one may hide the others from int8.
 _LEAST_AGREEMENT, _LEAST_ASKED = 0.98, 0.9
+_MOST_BYTES = 1 << 29  # of a model whose weights are stored twice without being asked
+_MOST_WRITTEN = (1 << 31) - (1 << 24)  # bytes of a file of ONNX, and some room
+_GROWTH: dict[ShadowKind, float] = {"folded": 2, "half": 1.5, "int8": 1.25}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,8 @@ class Shadowing:
     """Makes a shadow of one model.
 
     Attributes:
-        choice: What is asked for: with ``"half"`` or ``"int8"``, it is that or an error.
+        choice: What is asked for: a kind of shadow, which it is then, or it is an error; or
+            ``"auto"``, folded wherever that can be.
         proto: The original; not changed.
         interface: How it is fed and read.
         sites: Where bounds are.
@@ -76,7 +81,7 @@ class Shadowing:
     @property
     def asked(self) -> bool:
         """Whether a shadow is asked for, so that there has to be one."""
-        return self.choice in ("half", "int8")
+        return self.choice not in ("auto", "float")
 
     def rehearse(self, *, channels: bool) -> None:
         """See whether what is asked for can be done, with bounds that mean nothing.
@@ -150,7 +155,7 @@ class Shadowing:
 
     @property
     def _kind(self) -> ShadowKind:
-        return "half" if self.choice == "half" else "int8"
+        return self.choice if self.choice in ("half", "int8") else "folded"
 
     def _refuse(self, reason: str) -> None:
         if self.asked and reason:
@@ -176,7 +181,15 @@ class Shadowing:
             return "the model's weights are not all float32"
         if any(True for node in self.proto.graph.node for _ in inner_graphs(node)):
             return "the model has subgraphs"
-        if self._kind == "half":
+        size = self.proto.ByteSize()
+        if size * _GROWTH[self._kind] > _MOST_WRITTEN:
+            return f"with the model's {size / 2**20:.0f} MiB the detector would not fit into 2 GiB"
+        if self.choice == "auto":
+            if size > _MOST_BYTES:
+                return f"weights of its own would double the model's {size / 2**20:.0f} MiB"
+            if folded.kept and not folded.folded:
+                return "no bound can be folded into weights"
+        if self._kind != "int8":
             return ""
         if resolve_provider(self.provider) != CPU:
             return "int8 is for the CPU provider"
@@ -189,6 +202,8 @@ class Shadowing:
 
     def _convert(self, folded: Folded, record: Record, x: npt.NDArray[np.float32]) -> Shadow:
         proto = cut_at_logits(folded.proto, self.interface)
+        if self._kind == "folded":
+            return Shadow(self._kind, proto, record)
         if self._kind == "half":
             converted = to_half(proto)
         else:

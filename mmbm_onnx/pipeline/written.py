@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +134,8 @@ def write_graphs(
     answers = {"original": run.answers(proto, calibration.x)}
     answers["hardened"] = run.answers(hardened, calibration.x)
     paired = None
+    if bounded.warnings and shadowing is not None and shadowing.choice == "auto":
+        shadowing = replace(shadowing, choice="float")  # what is folded computes something else
     if false_positive_rate is not None:
         pairing = Pairing(
             run,

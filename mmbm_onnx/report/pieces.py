@@ -105,7 +105,8 @@ class DetectorPart:
         second_stage: Share of clean samples that go on to the bounded branch, a fraction; None
             where all do.
         shadow: What the bounded branch is: ``"float"``, a copy of the original's nodes that shares
-            its weights; ``"int8"`` or ``"half"``, the folded graph in fewer bits.
+            its weights; ``"folded"``, the folded graph with weights of its own; ``"int8"`` or
+            ``"half"``, that in fewer bits.
         shadow_reason: Why it is ``"float"`` where it might have been another; or None.
         null: ``"conformal"`` (distribution-free) or ``"gaussian"`` (the tail of a normal
             distribution, where there are too few samples).
@@ -119,7 +120,7 @@ class DetectorPart:
     score: Literal["evidence", "margin"]
     evidence: Source | None
     second_stage: float | None
-    shadow: Literal["float", "half", "int8"]
+    shadow: Literal["float", "folded", "half", "int8"]
     shadow_reason: str | None
     null: Literal["conformal", "gaussian"]
     null_samples: int

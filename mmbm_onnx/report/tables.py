@@ -274,13 +274,13 @@ def _detector_line(detector: Mapping[str, Any] | None) -> str:
 
 
 def _shadow_line(detector: Mapping[str, Any] | None) -> str:
-    """What the bounded branch is, where it is or might have been a shadow."""
+    """What the bounded branch is, where it is not folded, as usual, or not what was asked for."""
     if detector is None:
         return ""
     reason = detector["shadow_reason"]
     if reason is not None:
         return f"float: {shorten(reason, 76)}"
-    return "" if detector["shadow"] == "float" else str(detector["shadow"])
+    return str(detector["shadow"]) if detector["shadow"] in ("half", "int8") else ""
 
 
 def _attacks(benchmark: Mapping[str, Any], which: str) -> str:

@@ -557,7 +557,8 @@ def test_evidence_beyond_float32_leaves_the_margin_and_says_so(case, monkeypatch
     real = pairing._check_scores
 
     def check(given, scoring, *, half) -> None:
-        if check.calls < 3:  # two stages, one stage, one with evidence of the bounded branch
+        # Two stages and one, each with a folded branch and a copy; evidence of the bounded branch.
+        if check.calls < 5:
             check.calls += 1
             real(given + 1, scoring, half=half)
 

@@ -21,7 +21,7 @@ from mmbm_onnx.errors import OptionError
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.walk import graphs
-from mmbm_onnx.pipeline import pairing
+from mmbm_onnx.pipeline import pairing, shadowing
 
 QUICK = {"epochs": 25, "batch_size": 60, "threads": 1}
 
@@ -48,6 +48,10 @@ def answers(proto: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
         {"shadow": "int8"},
         {"shadow": "half"},
         {"shadow": "auto"},
+        {"shadow": "folded"},
+        {"shadow": "folded", "cascade": "never"},
+        {"shadow": "folded", "granularity": "tensor"},
+        {"shadow": "folded", "fold": "never"},
         {"shadow": "int8", "cascade": "never"},
         {"shadow": "half", "cascade": "never"},
         {"shadow": "int8", "granularity": "tensor"},
@@ -57,7 +61,7 @@ def answers(proto: onnx.ModelProto, x: np.ndarray) -> dict[str, np.ndarray]:
 )
 def test_a_detector_with_a_shadow_defends_and_is_verified(case: Case, options) -> None:
     made = harden(case.model, case.folder, **QUICK, **options)
-    kind = "int8" if options["shadow"] == "auto" else options["shadow"]
+    kind = "folded" if options["shadow"] == "auto" else options["shadow"]
     told = made.report["detector"]
     assert (told["shadow"], told["shadow_reason"]) == (kind, None)
     assert read_provenance(made.detector)["shadow"] == kind
@@ -95,7 +99,7 @@ def test_figures_are_of_the_branch_that_ships(case: Case, int8: HardenResult, mo
         "score_clean",
         lambda *a, **o: float_scores.append(real(*a, **o)) or float_scores[-1],
     )
-    harden(case.model, case.folder, **QUICK)
+    harden(case.model, case.folder, shadow="float", **QUICK)
     assert not np.array_equal(scoring.corrected.score, float_scores[0].corrected.score)
     assert made.detector == int8.detector
 
@@ -154,6 +158,29 @@ def test_verify_names_a_weight_in_half_that_was_changed(case: Case) -> None:
     made = harden(case.model, case.folder, shadow="half", **QUICK)
     gate = judged(case, made, forged(made.detector, "w/mmbm_folded", 1))["detector_bounds"]
     assert "its shadow branch: weight 'w/mmbm_folded' is" in gate.message
+
+
+def test_verify_names_a_weight_of_a_folded_branch_that_was_changed(case: Case) -> None:
+    made = harden(case.model, case.folder, **QUICK)
+    tensor = shadow_tensor(made.detector, "w/mmbm_folded")
+    last = float(np.spacing(np.abs(numpy_helper.to_array(tensor).ravel()[0])))
+    gate = judged(case, made, forged(made.detector, "w/mmbm_folded", last))["detector_bounds"]
+    assert "its shadow branch: weight 'w/mmbm_folded' is" in gate.message
+
+
+@pytest.mark.parametrize("kind", ["half", "int8"])
+def test_verify_does_not_take_a_rounded_branch_for_a_folded_one(case: Case, kind: str) -> None:
+    made = harden(case.model, case.folder, shadow=kind, **QUICK)
+    (entry,) = [e for e in made.detector.metadata_props if e.key == "mmbm_onnx.shadow"]
+    entry.value = "folded"
+    gate = judged(case, made, made.detector)["detector_bounds"]
+    assert "has other operators than the folded graph" in gate.message
+
+
+def test_fold_never_keeps_the_detectors_weights_too(case: Case) -> None:
+    made = harden(case.model, case.folder, fold="never", **QUICK)
+    assert made.report["detector"]["shadow"] == "float"
+    assert made.report["detector"]["shadow_reason"] is None
 
 
 @pytest.mark.parametrize("value", [None, "half", "float"])
@@ -226,11 +253,12 @@ def test_what_cannot_be_is_told_before_learning(case: Case) -> None:
         harden(case.model, case.folder, shadow="int4")
 
 
-def test_auto_tells_why_not(case: Case) -> None:
-    made = harden(network(opset=12), samples(80), shadow="auto", epochs=2, threads=1)
+def test_auto_tells_why_not(case: Case, monkeypatch) -> None:
+    monkeypatch.setattr(shadowing, "_MOST_BYTES", 1000)
+    made = harden(network(), samples(80), epochs=2, threads=1)
     told = made.report["detector"]
     assert told["shadow"] == "float"
-    assert told["shadow_reason"] == "int8 takes opset 13, the model has 12"
+    assert told["shadow_reason"] == "weights of its own would double the model's 0 MiB"
 
 
 @pytest.mark.parametrize("shadow", ["int8", "half"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from traits import TRAITS
 
+from mmbm_onnx.errors import OptionError
 from mmbm_onnx.evaluation.compare import rows_that_differ
 from mmbm_onnx.evaluation.defence import detector_bounds
 from mmbm_onnx.graph.functions import inline_activation_functions
@@ -24,8 +25,17 @@ from mmbm_onnx.types import Bounds, Samples
 FLOAT = {
     "initializers that are inputs, IR 3": "IR version 3",
     "float16 throughout": "is not float32",
+    "float16 within float32": "weights are not all float32",
     "float64 throughout": "is not float32",
+    "text: tokens that are looked up": "is not float32",
+    "text: a fixed batch": "is not float32",
+    "text: token and position, padding masked": "is not float32",
+    "text: two look-ups of the same tokens": "is not float32",
+    "text: one-hot tokens": "is not float32",
+    "text: one-hot by comparison": "is not float32",
+    "images of uint8, cast in the graph": "is not float32",
     "Relus in the branches of an If": "subgraphs",
+    "a Loop before activations": "subgraphs",
 }
 SURE = (
     "weights in Constant nodes",
@@ -68,15 +78,26 @@ def paired(name: str, shadow: Any, clean: int = 200) -> tuple[Paired, Any]:
 
 
 @pytest.mark.parametrize("name", TRAITS)
-def test_auto_is_int8_or_says_why_not(name: str) -> None:
+def test_auto_is_folded_or_says_why_not(name: str) -> None:
     made, gate = paired(name, "auto")
     assert gate.passed, gate
-    assert (made.shadow is None) == bool(made.no_shadow)
-    assert made.shadow in (None, "int8")
     if name in FLOAT:
-        assert FLOAT[name] in made.no_shadow
-    assert "more than rounded" not in made.no_shadow
-    assert "in ONNX Runtime from those" not in made.no_shadow
+        assert made.shadow is None and FLOAT[name] in made.no_shadow
+    else:
+        assert made.shadow == "folded" and made.no_shadow == ""
+
+
+@pytest.mark.parametrize("name", TRAITS)
+def test_int8_is_made_or_told_why_not_in_advance(name: str) -> None:
+    try:
+        made, gate = paired(name, "int8")
+    except OptionError as error:
+        assert "no int8 branch: " in str(error) and "use --shadow auto" in str(error)
+        assert name not in SURE
+    else:
+        assert gate.passed, gate
+        assert made.shadow == "int8"
+        assert name not in FLOAT
 
 
 @pytest.mark.parametrize("kind", ["int8", "half"])

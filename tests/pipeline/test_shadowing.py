@@ -96,9 +96,18 @@ def test_answers_are_those_of_the_shadow_behind_the_models_head() -> None:
     assert np.allclose(found.answers.outputs["y"], wide / wide.sum(1, keepdims=True), atol=1e-5)
 
 
-def test_auto_is_int8_and_float_is_no_shadow() -> None:
-    assert shadowed(network(), "auto").shadow.kind == "int8"
-    assert shadowed(network(), "auto").reason == ""
+@pytest.mark.parametrize("choice", ["auto", "folded"])
+@pytest.mark.parametrize("head", ["logits", "softmax"])
+def test_a_folded_shadow_answers_as_the_hardened_graph_does(choice: str, head: str) -> None:
+    proto = network(head)
+    found = shadowed(proto, choice)
+    assert (found.shadow.kind, found.reason, found.warnings) == ("folded", "", ())
+    x = samples(60, 2).x
+    for name, values in hardened_answers(proto, x).outputs.items():
+        assert np.array_equal(found.answers.outputs[name], values)
+
+
+def test_float_is_no_shadow() -> None:
     found = shadowed(network(), "float")
     assert (found.shadow, found.answers, found.reason) == (None, None, "")
 
@@ -121,30 +130,55 @@ def halves() -> onnx.ModelProto:
         (halves, "weights are not all float32"),
     ],
 )
-def test_what_cannot_be_int8_is_float_with_a_reason_or_an_error(build, told: str) -> None:
+def test_what_cannot_be_int8_is_an_error(build, told: str) -> None:
     proto = build()
     if proto.ir_version == 3:
         proto.graph.input.extend(
             helper.make_tensor_value_info(t.name, t.data_type, t.dims)
             for t in proto.graph.initializer
         )
-    found = shadowed(proto, "auto")
-    assert found.shadow is None and told in found.reason and found.warnings == ()
     with pytest.raises(OptionError, match=f"no int8 branch: .*{told}.*; use --shadow auto"):
         shadowing(proto, "int8").rehearse(channels=True)
     shadowing(proto, "auto").rehearse(channels=True)
+    found = shadowed(proto, "auto")
+    if "opset" in told:
+        assert (found.shadow.kind, found.reason) == ("folded", "")
+    else:
+        assert found.shadow is None and told in found.reason and found.warnings == ()
 
 
-def test_bounds_that_cannot_be_folded_are_no_int8_but_half() -> None:
+def test_bounds_that_cannot_be_folded_are_no_int8_but_half_and_folded() -> None:
     proto = network()
     (relu,) = [node for node in proto.graph.node if "third" in node.output]
     relu.op_type = "Softplus"
-    assert "'third' cannot be folded" in shadowed(proto, "auto").reason
+    with pytest.raises(OptionError, match="'third' cannot be folded"):
+        shadowed(proto, "int8")
     assert shadowed(proto, "half").shadow is not None
+    assert shadowed(proto, "auto").shadow.kind == "folded"
+    for node in proto.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Softplus"
+    found = shadowed(proto, "auto")
+    assert (found.shadow, found.reason) == (None, "no bound can be folded into weights")
+
+
+def test_weights_are_not_doubled_beyond_what_a_file_takes(monkeypatch) -> None:
+    monkeypatch.setattr(room, "_MOST_BYTES", 1000)
+    found = shadowed(network(), "auto")
+    assert found.shadow is None and found.reason.startswith("weights of its own would double")
+    assert shadowed(network(), "folded").shadow is not None
+    size = network().ByteSize()
+    for kind, factor in (("folded", 2), ("half", 1.5), ("int8", 1.25)):
+        monkeypatch.setattr(room, "_MOST_WRITTEN", factor * size)
+        shadowing(network(), kind).rehearse(channels=True)
+        monkeypatch.setattr(room, "_MOST_WRITTEN", factor * size - 1)
+        with pytest.raises(OptionError, match="would not fit into 2 GiB"):
+            shadowing(network(), kind).rehearse(channels=True)
 
 
 def test_another_provider_than_the_cpu_takes_no_int8(monkeypatch) -> None:
-    assert "CPU provider" in shadowed(network(), "auto", provider="cuda").reason
+    with pytest.raises(OptionError, match="CPU provider"):
+        shadowed(network(), "int8", provider="cuda")
 
 
 def test_one_that_decides_otherwise_is_not_taken_unless_it_is_asked_for() -> None:
@@ -157,7 +191,7 @@ def test_one_that_decides_otherwise_is_not_taken_unless_it_is_asked_for() -> Non
     _, bounds = sites_and_bounds(proto)
     rest = (bounds, runner(find_interface(proto)), samples(120, 1), clean, other, 0)
     refused = shadowing(proto, "auto").make(*rest)
-    assert "decides only 96.7% of the calibration part" in refused.reason
+    assert "folded branch decides only 96.7% of the calibration part" in refused.reason
     found = shadowing(proto, "int8").make(*rest)
     assert found.shadow is not None
     assert "decides only 96.7%" in found.warnings[0]
@@ -171,7 +205,6 @@ def test_what_the_quantizer_refuses_is_told(monkeypatch) -> None:
         raise RewriteError("ONNX Runtime cannot quantize: no")
 
     monkeypatch.setattr(room, "to_int8", refuse)
-    assert shadowed(network(), "auto").reason == "ONNX Runtime cannot quantize: no"
     with pytest.raises(RewriteError, match="cannot quantize: no"):
         shadowed(network(), "int8")
 
@@ -182,7 +215,7 @@ def test_an_error_of_ours_is_no_reason_for_float(monkeypatch) -> None:
 
     monkeypatch.setattr(room, "to_int8", slip)
     with pytest.raises(KeyError):
-        shadowed(network(), "auto")
+        shadowed(network(), "int8")
 
 
 def test_scalar_bounds_are_taken_too() -> None:
