@@ -17,6 +17,8 @@ _ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "hardened-min": ("hardened", {"fold": "never"}),
     "detector": ("detector", {"cascade": "always"}),
     "detector-one-stage": ("detector", {"cascade": "never"}),
+    "detector-float": ("detector", {"cascade": "always", "shadow": "float"}),
+    "detector-float-one-stage": ("detector", {"cascade": "never", "shadow": "float"}),
     "detector-int8": ("detector", {"cascade": "always", "shadow": "int8"}),
     "detector-int8-one-stage": ("detector", {"cascade": "never", "shadow": "int8"}),
 }

@@ -19,6 +19,8 @@ _TOLD = {
     "hardened-min": "hardened, `--fold never`",
     "detector": "detector, two stages (If)",
     "detector-one-stage": "detector, `--cascade never`",
+    "detector-float": "detector, two stages, `--shadow float`",
+    "detector-float-one-stage": "detector, `--cascade never --shadow float`",
     "detector-int8": "detector, two stages, `--shadow int8`",
     "detector-int8-one-stage": "detector, `--cascade never --shadow int8`",
 }
