@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -12,6 +14,7 @@ from benchmarks.quantized.static import quantized
 from mmbm_onnx.errors import RewriteError
 from mmbm_onnx.execution.classifier import Classifier
 from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.learning.statistics import activation_statistics
@@ -20,17 +23,21 @@ from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.pipeline.shadowing import Shadowing
 from mmbm_onnx.rewriting.folding.fold import fold_bounds
 from mmbm_onnx.rewriting.harden import insert_bounds
-from mmbm_onnx.types import Bounds, Choice, Samples, ShadowChoice
+from mmbm_onnx.runtime.batches import run_batches
+from mmbm_onnx.runtime.sessions import Session
+from mmbm_onnx.types import BoolArray, Bounds, Choice, Interface, Samples, ShadowChoice
 
 _SAMPLES = 120  # half of them for the detector's distances, half for its null
 _BATCH = 8
 _RANGES = 16  # samples that ranges of int8 are taken from
 _RATE = 0.01
+_CASCADE: dict[str, Choice] = {"both": "never", "detector": "auto"}
 
 
 def graphs(network: Network) -> dict[str, onnx.ModelProto]:
     """The original; hardened with Min, with bounds folded, and that in int8; the detector in one
-    and two stages, and both with a bounded branch in int8, unless that decides otherwise.
+    stage (``both``) and two, with its usual bounded branch, with a copy of the original for one,
+    and with one in int8, unless that decides otherwise.
 
     Bounds are where learning starts: each channel's mean and standard deviation on samples. What
     they are does not change what they cost.
@@ -49,15 +56,24 @@ def graphs(network: Network) -> dict[str, onnx.ModelProto]:
         "min": insert_bounds(proto, sites, bounds),
         "hardened": hardened,
         "int8": quantized(hardened, x[:_RANGES]),
-        "both": _detector(proto, bounds, x, "never"),
-        "detector": _detector(proto, bounds, x, "auto"),
     }
-    for name, cascade in (("both-int8", "never"), ("detector-int8", "auto")):
-        try:
-            made[name] = _detector(proto, bounds, x, cascade, "int8")
-        except RewriteError as error:
-            print(f"no {name}: {error}", flush=True)
+    shadows: tuple[tuple[str, ShadowChoice], ...] = (
+        ("", "auto"), ("-float", "float"), ("-int8", "int8")
+    )  # fmt: skip
+    for suffix, shadow in shadows:
+        for kind, cascade in _CASCADE.items():
+            try:
+                made[kind + suffix] = _detector(proto, bounds, x, cascade, shadow)
+            except RewriteError as error:
+                print(f"no {kind}{suffix}: {error}", flush=True)
     return made
+
+
+def goes_on(detector: onnx.ModelProto, interface: Interface, x: npt.NDArray[Any]) -> BoolArray:
+    """Which samples ``(n, ...)`` a detector in two stages sends through its bounded branch."""
+    name = "mmbm_decision/is_odd"
+    session = Session(with_outputs(detector, [name]))
+    return np.asarray(run_batches(session, interface, x, [name], _BATCH)[name], np.bool_)
 
 
 def _start(mean: torch.Tensor, std: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -98,11 +98,10 @@ def measure_latency(
             role: Session(graphs[role], provider=provider, threads=threads, spin=False, label=role)
             for role in roles
         }
-        for size, feeds in batches.items():
+        for size, drawn in batches.items():
             share = seconds / len(sizes) / len(together)
-            times = _rounds(sessions, [{interface.input: feed} for feed in feeds], share)
-            for role, latency in _latencies(roles, size, times, len(feeds)).items():
-                found.setdefault((size, role), latency)
+            for latency in time_batches(sessions, interface, drawn, share):
+                found.setdefault((size, latency.graph), latency)
             steps += 1
             if progress is not None:
                 progress(steps, len(together) * len(batches))
@@ -110,29 +109,42 @@ def measure_latency(
     return tuple(found[size, role] for size in sizes for role in graphs)
 
 
-def _latencies(
-    roles: Sequence[str], size: int, times: npt.NDArray[np.float64], batches: int
-) -> dict[str, Latency]:
-    """What the times ``(rounds, roles)`` of runs say, with so many batches in turn."""
+def time_batches(
+    sessions: Mapping[str, Session],
+    interface: Interface,
+    batches: Sequence[npt.NDArray[Any]],
+    seconds: float,
+) -> tuple[Latency, ...]:
+    """Time loaded graphs in turns on given batches.
+
+    Args:
+        sessions: By role; the first is what the others are compared with.
+        interface: How all of them are fed.
+        batches: What they are fed in turn, of one size ``(n, ...)``.
+        seconds: Time to spend, passed only where three rounds take longer.
+    """
+    times = _rounds(sessions, [{interface.input: batch} for batch in batches], seconds)
     ratios = times / times[:, :1]
-    different = range(min(batches, len(times)))
+    different = range(min(len(batches), len(times)))
     typical, middle = (
-        np.mean([np.median(values[batch::batches], axis=0) for batch in different], axis=0)
+        np.mean([np.median(values[batch :: len(batches)], axis=0) for batch in different], axis=0)
         for values in (times, ratios)
     )
-    results = {}
-    for column, role in enumerate(roles):
+    results = []
+    for column, role in enumerate(sessions):
         low, high = np.quantile(ratios[:, column], (0.25, 0.75))
-        results[role] = Latency(
-            graph=role,
-            batch_size=size,
-            seconds=float(typical[column]),
-            ratio=float(middle[column]),
-            ratio_low=float(low),
-            ratio_high=float(high),
-            rounds=len(times),
+        results.append(
+            Latency(
+                graph=role,
+                batch_size=len(batches[0]),
+                seconds=float(typical[column]),
+                ratio=float(middle[column]),
+                ratio_low=float(low),
+                ratio_high=float(high),
+                rounds=len(times),
+            )
         )
-    return results
+    return tuple(results)
 
 
 def _batches(
