@@ -10,7 +10,10 @@ victim; what is there is not measured again. ``detectors.md`` is made from them 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import sys
+import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def main() -> None:
+def main() -> int:
     """Measure what is missing, then render."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -40,19 +43,27 @@ def main() -> None:
     if options.render_only:
         todo = []
     print(f"{len(known)} victims measured already, {len(todo)} to measure", flush=True)
+    failed = 0
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(forms.measure, victim, options.cache) for victim in todo]
+        jobs = {pool.submit(forms.measure, victim, options.cache): victim for victim in todo}
         for job in as_completed(jobs):
+            if (error := job.exception()) is not None:
+                failed += 1
+                print(f"FAILED {jobs[job].label}", file=sys.stderr)
+                traceback.print_exception(error)
+                continue
             cells.append(options.results, job.result())
-            print(job.result()["victim"], flush=True)
-    records = cells.read(options.results)
-    records.sort(key=lambda record: order.index(record["victim"]))
-    if not options.render_only:
-        options.results.unlink()
-        for record in records:
-            cells.append(options.results, record)
-    options.results.with_suffix(".md").write_text(tables.render(records))
+            print(jobs[job].label, flush=True)
+    found = {record["victim"]: record for record in cells.read(options.results)}
+    records = [found[label] for label in order if label in found]
+    if records:
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        ordered = options.results.with_suffix(".part")
+        ordered.write_text(text)
+        ordered.replace(options.results)
+        options.results.with_suffix(".md").write_text(tables.render(records))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

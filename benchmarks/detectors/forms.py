@@ -34,7 +34,7 @@ def measure(victim: Victim, store: Path) -> dict[str, Any]:
         ``victim``, ``original``, and by form ``acc``, ``asr``, ``ra``, ``der``, ``fpr``, ``tpr``,
         ``auc``; ``odd``, the share of clean test samples that go on to the second stage, where
         there are two; ``poor``, whether the branch decides less than 98 % of the calibration part
-        as float does, in int8. Or ``refused``, why there is no such detector.
+        as the hardened graph does, in int8. Or ``refused``, why there is no such detector.
     """
     trained = victims.make(victim, store)
     original, _, _ = measures.measure(trained, trained.model)

@@ -31,7 +31,7 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
     victims (ACC, FPR, and who goes on).
 
     Forms in int8 are of the victims that take them, and again of those where the branch decides
-    98 % of the calibration part as float does.
+    98 % of the calibration part as the hardened graph does.
     """
     lines = [
         "# The detector's forms",
@@ -40,7 +40,7 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
         "in all forms; percent. By `python -m benchmarks.detectors`. ASR, DER and TPR are means "
         "over attackers that do not know the method. *Loses*: against one stage in float on the "
         "same victims, mean and worst. *Go on*: share of clean test samples that the second stage "
-        "runs for.",
+        "runs for. (A folded branch, the default, is the float one but for the last bits.)",
         "",
         f"| form | victims | {' | '.join(_COLUMNS)} |",
         "|---" * (len(_COLUMNS) + 2) + "|",
@@ -49,7 +49,7 @@ def render(records: Sequence[Mapping[str, Any]]) -> str:
         lines.append(_row(name, [(record, record[name]) for record in records]))
         if name.endswith("int8"):
             good = [(record, record[name]) for record in records if _good(record[name])]
-            lines.append(_row(f"{name} that decides 98 % as float", good))
+            lines.append(_row(f"{name} that decides 98 % as the hardened graph", good))
     refused = {
         (record["victim"], reason)
         for record in records

@@ -98,11 +98,15 @@ def measure(
     detector in two stages also where one of a batch goes on, and where all do."""
     network = build(name)
     made = graphs(network)
+    if "detector" not in made:
+        raise SystemExit(f"{name}: there is no detector to be timed")
     interface = find_interface(network.proto)
     x = blots(_SAMPLES, network.shape, 1)
     odd = goes_on(made["detector"], interface, x)
     usual, others = x[~odd], x[odd]
     print(f"{name}: {len(others)} of {len(x)} samples go on", flush=True)
+    if not len(usual) or not len(others):
+        raise SystemExit(f"{name}: no batches of which some samples go on and others do not")
     staged = ("original", *(graph for graph in made if graph.startswith("detector")))
     rows = []
     for count in threads:
@@ -169,11 +173,11 @@ def render(result: dict[str, Any]) -> str:
         f"in front, the mean where each does with a chance of {100 * SHARE:g} %, which is what its "
         "first stage is set for on clean data.",
     ]
-    for graph, told in _TOLD.items():
-        lines += ["", f"## {told}", ""]
+    for graph, title in _TOLD.items():
+        lines += ["", f"## {title}", ""]
         of_graph: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {}
         for row in rows:
-            if row["graph"] == graph:
+            if row["graph"] == graph and "traffic" in row:
                 place = row["network"], row["threads"], row["batch_size"]
                 of_graph.setdefault(place, {})[row["traffic"]] = row
         if not of_graph:
@@ -182,14 +186,18 @@ def render(result: dict[str, Any]) -> str:
         lines += [f"| network | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
         every, large = [], []
         for name in dict.fromkeys(name for name, *_ in of_graph):
-            found = [_cell(of_graph[name, *place]) for place in columns]
-            lines.append(f"| {name} | {' | '.join(cell for _, cell in found)} |")
-            every += [ratio for ratio, _ in found]
-            large += [ratio for ratio, _ in found if name not in VICTIMS]
+            cells = [of_graph.get((name, *place)) for place in columns]
+            found = [None if cell is None else _cell(cell) for cell in cells]
+            told = ["-" if cell is None else cell[1] for cell in found]
+            lines.append(f"| {name} | {' | '.join(told)} |")
+            ratios = [cell[0] for cell in found if cell is not None]
+            every += ratios
+            large += ratios if name not in VICTIMS else []
         lines += ["", f"Mean {fmean(every):.3f}, worst {max(every):.3f}."]
         if 0 < len(large) < len(every):
-            told = f"mean {fmean(large):.3f}, worst {max(large):.3f}."
-            lines[-1] += f" Without the small victims, {told}"
+            lines[-1] += (
+                f" Without the small victims, mean {fmean(large):.3f}, worst {max(large):.3f}."
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -199,8 +207,9 @@ def _cell(found: dict[str, dict[str, Any]]) -> tuple[float, str]:
     if len(found) == 1:
         low, high = usual["ratio_low"], usual["ratio_high"]
         return usual["ratio"], f"{usual['ratio']:.3f} ({low:.3f} to {high:.3f})"
-    kinds = [row["ratio"] for row in found.values()]
-    ratio = mean(kinds[0], kinds[1], kinds[-1], usual["batch_size"])
+    one = found["one goes on"]
+    kinds = [row["ratio"] for row in (usual, one, found.get("all go on")) if row is not None]
+    ratio = mean(usual["ratio"], one["ratio"], kinds[-1], usual["batch_size"])
     return ratio, f"{ratio:.3f} ({', '.join(f'{kind:.2f}' for kind in kinds)})"
 
 

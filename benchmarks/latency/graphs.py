@@ -31,7 +31,7 @@ _SAMPLES = 120  # half of them for the detector's distances, half for its null
 _BATCH = 8
 _RANGES = 16  # samples that ranges of int8 are taken from
 _RATE = 0.01
-_CASCADE: dict[str, Choice] = {"both": "never", "detector": "auto"}
+_CASCADE: dict[str, Choice] = {"both": "never", "detector": "always"}
 
 
 def graphs(network: Network) -> dict[str, onnx.ModelProto]:

@@ -264,6 +264,8 @@ def _limit(site: Site, bound: npt.NDArray[Any] | None) -> npt.NDArray[np.float64
 def _same(a: npt.NDArray[np.float64] | None, b: npt.NDArray[np.float64] | None) -> bool:
     if a is None or b is None:
         return a is b
+    if min(a.size, b.size) == 0:
+        return a.size == b.size
     return (a.size == b.size or 1 in (a.size, b.size)) and bool((a == b).all())
 
 

@@ -66,18 +66,21 @@ class _Odd(Exception):  # noqa: N818
     """Why the graphs differ."""
 
 
-def rounding_difference(plain: onnx.GraphProto, rounded: onnx.GraphProto) -> str:
+def rounding_difference(
+    plain: onnx.GraphProto, rounded: onnx.GraphProto, *, exact: bool = False
+) -> str:
     """Why ``rounded`` is not ``plain`` with its weights and activations rounded.
 
     Args:
         plain: A float32 graph with one input and one output.
         rounded: The same with weights in int8 (or, of biases, int32) and ranges of activations that
             its limits are in, or with weights in float16.
+        exact: Whether nothing may be rounded: the same nodes, and constants with the same bits.
 
     Returns:
         One line on the first difference, which names a tensor; or nothing.
     """
-    left, right = _Graph(plain), _Graph(rounded)
+    left, right = _Graph(plain, exact=exact), _Graph(rounded, exact=exact)
     seen: dict[str, str] = {}
     taken: set[str] = set()
     pairs = [(plain.output[0].name, rounded.output[0].name)]
@@ -87,7 +90,7 @@ def rounding_difference(plain: onnx.GraphProto, rounded: onnx.GraphProto) -> str
             first, second = left.path(one), right.path(other)
             _same_limits(one, first, second)
             if first.weight is not None or second.weight is not None:
-                _same_weight(one, first.weight, second.weight)
+                _same_weight(one, first.weight, second.weight, exact=exact)
                 continue
             if first.end in seen:
                 if seen[first.end] != second.end:
@@ -128,7 +131,8 @@ def _head(node: onnx.NodeProto) -> tuple[object, ...]:
 class _Graph:
     """A graph, its constants, and what computes its tensors."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, *, exact: bool) -> None:
+        self._exact = exact  # whether no node is passed over
         self.made_by: Mapping[str, onnx.NodeProto] = producers(graph)
         self.constants = constant_values(graph)
         self.inputs = {info.name for info in graph.input} - self.constants.keys()
@@ -147,7 +151,7 @@ class _Graph:
                 return path
             node = self.made_by.get(name)
             kind = node.op_type if node is not None and node.domain in STANDARD_DOMAINS else ""
-            if node is None or kind not in _PASSED:
+            if node is None or kind not in _PASSED or self._exact:
                 path.end = name
                 return path
             if kind == "Cast":
@@ -250,18 +254,22 @@ def _same_limits(name: str, plain: _Path, rounded: _Path) -> None:
             raise _Odd(f"{name!r} has the {what} limit {of_nodes:g}")
 
 
-def _same_weight(name: str, plain: _Weight | None, rounded: _Weight | None) -> None:
+def _same_weight(name: str, plain: _Weight | None, rounded: _Weight | None, *, exact: bool) -> None:
     if plain is None or rounded is None:
         raise _Odd(f"{name!r} is a constant in one graph alone")
     old, new = plain.values, rounded.values
     if old.shape != new.shape:
         raise _Odd(f"weight {name!r} has the shape {new.shape}, not {old.shape}")
+    if exact and (old.dtype != new.dtype or old.tobytes() != new.tobytes()):
+        raise _Odd(f"weight {name!r} is not the same bit for bit")
     if old.dtype.kind != "f":
         if old.dtype != new.dtype or not np.array_equal(old, new):
             raise _Odd(f"{name!r} is not what it was")
         return
     wide, found = old.astype(np.float64), new.astype(np.float64)
-    gap = np.abs(wide - found)
+    same = (wide == found) | (np.isnan(wide) & np.isnan(found))  # infinite ones, too
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0, np.abs(wide - found))
     if rounded.steps is not None:
         allowed = _HALF_STEP * rounded.steps + _ROUNDING * np.abs(wide)
     elif new.dtype == np.float16:

@@ -37,6 +37,7 @@ class Bounded:
         provenance: What its metadata has to tell of that.
         difference: Worst difference of its logits from torch with the same bounds, over the largest
             logit; 0 as long as it was not compared.
+        failed: Why they are not, where the graph was made and then did not compute what torch does.
         warnings: One line each.
     """
 
@@ -46,6 +47,7 @@ class Bounded:
     obstacle: str
     provenance: dict[str, str]
     difference: float = 0.0
+    failed: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -106,7 +108,7 @@ class Bounding:
             if self.fold != "auto" or not written.folded:
                 raise
             reason = f"bounds are not folded into weights: {error}"
-        plain = replace(self._plain(bounds), obstacle=reason, warnings=(reason,))
+        plain = replace(self._plain(bounds), obstacle=reason, failed=reason, warnings=(reason,))
         return self._checked(plain, run, x, expected)
 
     def _plain(self, bounds: Bounds) -> Bounded:

@@ -56,6 +56,7 @@ from mmbm_onnx.types import (
 )
 
 _SMALLEST_BATCH = 8  # that learning is tried with where memory is short
+_NO_FOLDING = "no bounds are to be folded into weights"
 _UNREACHED = "lies in a branch that no clean sample takes"
 
 
@@ -97,10 +98,9 @@ class Pipeline:
             with clock.phase("learn", told=False):
                 sites, unreached = self._reached(classifier, fit, prepared.report.sites)
                 bounding = Bounding(proto, interface, sites, self.fold, self.provider)
-                # Where no weight is to change, none of the detector does, unless it is asked for.
-                kept = self.shadow == "auto" and self.fold == "never"
-                shadow: ShadowChoice = "float" if kept else self.shadow
-                shadowing = Shadowing(shadow, proto, interface, sites, self.provider)
+                shadowing = Shadowing(self.shadow, proto, interface, sites, self.provider)
+                if self.fold == "never" and self.shadow == "auto":
+                    shadowing = replace(shadowing, unfit=_NO_FOLDING)
                 self._check_cascade(prepared)
                 rehearse(
                     bounding,

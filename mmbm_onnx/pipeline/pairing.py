@@ -305,7 +305,9 @@ class Pairing:
             return
         found = shadow_difference(self.proto, detector, shadow.record, self.interface)
         if found:
-            raise RewriteError(f"the {shadow.kind} branch is more than rounded: {found}")
+            raise RewriteError(
+                f"the {shadow.kind} branch is not what folding the bounds gives: {found}"
+            )
 
     def _graphs(self, null: Null, scoring: Scoring, form: _Form) -> Iterator[onnx.ModelProto]:
         """In two stages; or in one, with a shared prefix and without one."""

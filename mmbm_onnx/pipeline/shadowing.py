@@ -70,6 +70,7 @@ class Shadowing:
         interface: How it is fed and read.
         sites: Where bounds are.
         provider: Where the detector is to run.
+        unfit: Why the folded graph is not to be the branch, if something is known against it.
     """
 
     choice: ShadowChoice
@@ -77,6 +78,7 @@ class Shadowing:
     interface: Interface
     sites: Sequence[Site]
     provider: str | None
+    unfit: str = ""
 
     @property
     def asked(self) -> bool:
@@ -128,6 +130,10 @@ class Shadowing:
         """
         if self.choice == "float":
             return Shadowed()
+        if self.unfit and self._kind == "folded":
+            if self.asked:
+                raise RewriteError(f"no folded branch: {self.unfit}; use --shadow float")
+            return Shadowed(reason=self.unfit)
         record = folding_of(bounds, self.interface, self.provider)
         folded = fold_recorded(self.proto, self.sites, record)
         if reason := self._obstacle(folded):

@@ -134,8 +134,8 @@ def write_graphs(
     answers = {"original": run.answers(proto, calibration.x)}
     answers["hardened"] = run.answers(hardened, calibration.x)
     paired = None
-    if bounded.warnings and shadowing is not None and shadowing.choice == "auto":
-        shadowing = replace(shadowing, choice="float")  # what is folded computes something else
+    if bounded.failed and shadowing is not None:
+        shadowing = replace(shadowing, unfit=bounded.failed)
     if false_positive_rate is not None:
         pairing = Pairing(
             run,

@@ -274,13 +274,13 @@ def _detector_line(detector: Mapping[str, Any] | None) -> str:
 
 
 def _shadow_line(detector: Mapping[str, Any] | None) -> str:
-    """What the bounded branch is, where it is not folded, as usual, or not what was asked for."""
+    """What the bounded branch is, and why, where it is not folded, as it usually is."""
     if detector is None:
         return ""
     reason = detector["shadow_reason"]
     if reason is not None:
         return f"float: {shorten(reason, 76)}"
-    return str(detector["shadow"]) if detector["shadow"] in ("half", "int8") else ""
+    return "" if detector["shadow"] == "folded" else str(detector["shadow"])
 
 
 def _attacks(benchmark: Mapping[str, Any], which: str) -> str:

@@ -143,7 +143,7 @@ def build_probe(
     if summaries == "original":
         seen = ancestors(proto.graph, [interface.logits])
     reached = [site for site in sites if summaries and site.tensor in seen]
-    watched = watched_sites(reached, value_types(infer(proto).graph))
+    watched = watched_sites(reached, pair.types)
     if summaries == "original":
         values = {site.tensor: producing(pair.surgeon, site.tensor) for site in watched}
     for site in watched:
@@ -170,7 +170,7 @@ class _Pair:
         self.surgeon = surgeon = opened(proto)
         self._proto = proto
         self._interface = interface
-        self._types = types = value_types(infer(proto).graph)
+        self.types = types = value_types(infer(proto).graph)
         self.branch = Branch(
             surgeon,
             locate(surgeon, sites, bounds),
@@ -191,7 +191,7 @@ class _Pair:
         stays_below: float | None = None,
     ) -> onnx.ModelProto:
         """The graph with its decision; ``further`` float32 tensors of three axes are outputs."""
-        surgeon, interface, types = self.surgeon, self._interface, self._types
+        surgeon, interface, types = self.surgeon, self._interface, self.types
         ops = Operators(surgeon, "mmbm_decision/")
         logits = Logits(types, interface)
         branches = producing(surgeon, interface.logits), self._bounded

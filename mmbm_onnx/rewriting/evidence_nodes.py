@@ -9,6 +9,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import TensorProto
 
+from mmbm_onnx.graph.walk import shape_of
 from mmbm_onnx.rewriting.distance_nodes import View, distances
 from mmbm_onnx.rewriting.evidence import SMALLEST_DISTANCE, Evidence
 from mmbm_onnx.rewriting.operators import Operators
@@ -37,11 +38,11 @@ def watched_sites(sites: Sequence[Site], types: Mapping[str, onnx.TypeProto]) ->
 
 
 def _values(kind: onnx.TypeProto | None) -> float:
-    """Values of one sample in a tensor; infinity where an axis is open."""
-    if kind is None:
+    """Values of one sample in a tensor; infinity where its shape or an axis is not known."""
+    shape = None if kind is None else shape_of(kind)
+    if shape is None:
         return np.inf
-    axes = [axis.dim_value for axis in kind.tensor_type.shape.dim[1:]]
-    return float(np.prod(axes)) if all(axes) else np.inf
+    return float(np.prod([np.inf if axis is None else axis for axis in shape[1:]]))
 
 
 def summarize(ops: Operators, tensor: gs.Tensor, site: Site) -> gs.Tensor:

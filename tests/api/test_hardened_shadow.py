@@ -17,11 +17,11 @@ from quadrants import Case
 from shadow_models import network, samples
 
 from mmbm_onnx import HardenResult, Samples, harden, inspect, verify
-from mmbm_onnx.errors import OptionError
+from mmbm_onnx.errors import OptionError, RewriteError
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.graph.provenance import read_provenance
 from mmbm_onnx.graph.walk import graphs
-from mmbm_onnx.pipeline import pairing, shadowing
+from mmbm_onnx.pipeline import bounding, pairing, shadowing
 
 QUICK = {"epochs": 25, "batch_size": 60, "threads": 1}
 
@@ -174,13 +174,49 @@ def test_verify_does_not_take_a_rounded_branch_for_a_folded_one(case: Case, kind
     (entry,) = [e for e in made.detector.metadata_props if e.key == "mmbm_onnx.shadow"]
     entry.value = "folded"
     gate = judged(case, made, made.detector)["detector_bounds"]
-    assert "has other operators than the folded graph" in gate.message
+    assert "its shadow branch: " in gate.message
+
+
+def test_verify_names_a_limit_of_a_folded_branch_that_was_moved(case: Case) -> None:
+    """By the last bit: what is not rounded has no slack."""
+    made = harden(case.model, case.folder, **QUICK)
+    assert judged(case, made, made.detector) == {}
+    (limit,) = {
+        node.input[2]
+        for _, graph in graphs(made.detector.graph)
+        for node in graph.node
+        if node.op_type == "Clip" and node.output[0].startswith("mmbm_shadow/")
+    }
+    name = limit.removeprefix("mmbm_shadow/")
+    highest = numpy_helper.to_array(shadow_tensor(made.detector, name))
+    step = float(np.spacing(highest).reshape(()))
+    gate = judged(case, made, forged(made.detector, name, step))["detector_bounds"]
+    assert "its shadow branch: weight " in gate.message
 
 
 def test_fold_never_keeps_the_detectors_weights_too(case: Case) -> None:
     made = harden(case.model, case.folder, fold="never", **QUICK)
-    assert made.report["detector"]["shadow"] == "float"
-    assert made.report["detector"]["shadow_reason"] is None
+    told = made.report["detector"]
+    assert told["shadow"] == "float"
+    assert told["shadow_reason"] == "no bounds are to be folded into weights"
+
+
+def test_a_folding_that_fails_is_no_branch_either(case: Case, monkeypatch) -> None:
+    real = bounding.Bounding._checked
+
+    def checked(self, written, *rest):
+        if written.folded:
+            raise RewriteError("it computes something else")
+        return real(self, written, *rest)
+
+    monkeypatch.setattr(bounding.Bounding, "_checked", checked)
+    reason = "bounds are not folded into weights: it computes something else"
+    made = harden(case.model, case.folder, **QUICK)
+    told = made.report["detector"]
+    assert (told["shadow"], told["shadow_reason"]) == ("float", reason)
+    assert reason in made.warnings
+    with pytest.raises(RewriteError, match=f"no folded branch: {reason}; use --shadow float"):
+        harden(case.model, case.folder, shadow="folded", **QUICK)
 
 
 @pytest.mark.parametrize("value", [None, "half", "float"])

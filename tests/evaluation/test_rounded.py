@@ -245,3 +245,34 @@ def test_a_limit_in_half_has_to_be_the_bound() -> None:
     assert clip.op_type == "Clip"
     change(clip.input[2], lambda limit: limit * 2)(graph)
     assert "the upper limit of" in rounding_difference(plain(), graph)
+
+
+def test_infinite_and_missing_numbers_are_the_same_as_themselves() -> None:
+    graph = onnx.parser.parse_graph(
+        """
+        g (float[N, 3] x) => (float[N, 3] y)
+        <float[3] least = {-1, -1, -1}> { y = Max(x, least) }
+        """
+    )
+    change("least", lambda _: np.array([-np.inf, np.nan, np.inf]))(graph)
+    for exact in (False, True):
+        assert rounding_difference(graph, graph, exact=exact) == ""
+    other = onnx.GraphProto()
+    other.CopyFrom(graph)
+    change("least", lambda _: np.array([np.inf, np.nan, np.inf]))(other)
+    for exact in (False, True):
+        assert "weight 'least' is" in rounding_difference(graph, other, exact=exact)
+
+
+def test_exactly_the_same_has_no_slack() -> None:
+    graph, same = plain(), plain()
+    assert rounding_difference(graph, same, exact=True) == ""
+    for kind in ("half", "int8"):
+        assert rounding_difference(graph, rounded(kind)) == ""
+        assert rounding_difference(graph, rounded(kind), exact=True) != ""
+    clip = next(node for node in same.node if node.op_type == "Clip")
+    change(clip.input[2], lambda limit: limit * (1 + 2.0**-20))(same)
+    assert rounding_difference(graph, same) == ""
+    assert f"weight {clip.input[2]!r} is not the same" in rounding_difference(
+        graph, same, exact=True
+    )

@@ -258,7 +258,8 @@ def test_the_summary_tells_the_outcome_on_a_terminal() -> None:
     whole = report()
     detector = {**whole["detector"], "shadow": "int8", "shadow_reason": None}
     assert "branch     int8\n" in harden_summary({**whole, "detector": detector})
-    plain = {**detector, "shadow": "float"}
-    assert "branch " not in harden_summary({**whole, "detector": plain})
+    for shadow, told_of in (("folded", False), ("float", True)):
+        other = {**detector, "shadow": shadow}
+        assert ("branch " in harden_summary({**whole, "detector": other})) == told_of
     (row,) = [line for line in text.splitlines() if line.startswith("detector     1")]
     assert row.split() == ["detector", "100.00", "%", "100.00", "%", "1.90", "x"]

@@ -360,8 +360,9 @@ def test_at_most_sixteen_sites_are_watched_those_with_the_fewest_values() -> Non
     # Where all are alike, or nobody knows, the last of each stretch.
     alike = watched_sites(known, {})
     assert alike[-1] == known[-1] and [known.index(one) for one in alike][:3] == [2, 5, 8]
-    open_ = {name: make(onnx.TensorProto.FLOAT, ["N", 4, "W"]) for name in width}
-    assert watched_sites(known, open_) == alike
+    for shape in (["N", 4, "W"], ["N", 4, -1], None):
+        vague = {name: make(onnx.TensorProto.FLOAT, shape) for name in width}
+        assert watched_sites(known, vague) == alike
     assert watched_sites([*unknown, *known[:3]], types) == known[:3]
 
 

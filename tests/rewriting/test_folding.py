@@ -483,6 +483,7 @@ def test_a_record_is_read_as_it_was_written() -> None:
         '{"depthwise":true,"unscaled":[],"bounds":{"a":[1,"AAAAAA=="]}}',
         '{"depthwise":true,"unscaled":[],"bounds":{"a":[0,"AACAPwAAgD8="]}}',
         '{"depthwise":true,"unscaled":[],"bounds":{"a":["AACAPw=="]}}',
+        '{"depthwise":true,"unscaled":[],"bounds":{"a":[1,""]}}',
     ],
 )
 def test_a_record_that_cannot_be_read_is_refused(text: str) -> None:

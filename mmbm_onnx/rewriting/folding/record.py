@@ -62,6 +62,8 @@ def read_record(provenance: Mapping[str, str]) -> Record | None:
             .reshape((-1,) if rank else ())
             for name, (rank, values) in entries["bounds"].items()
         }
+        if not all(bound.size for bound in bounds.values()):
+            raise ValueError("a bound without a value")
         return Record(
             Bounds(bounds),
             bool(entries["depthwise"]),
