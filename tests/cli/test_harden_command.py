@@ -100,7 +100,7 @@ def test_defaults_go_beside_the_model(run, files, api) -> None:
         "granularity": "channel",
         "fold": "auto",
         "cascade": "auto",
-        "shadow": "float",
+        "shadow": "auto",
         "detector": True,
         "false_positive_rate": 0.01,
         "max_accuracy_drop": 0.02,
