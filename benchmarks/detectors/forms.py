@@ -11,8 +11,9 @@ import onnx
 import mmbm_onnx
 from benchmarks.defence import measures, victims
 from benchmarks.defence.victims import Trained, Victim
+from benchmarks.latency.graphs import goes_on
 from mmbm_onnx.errors import RewriteError
-from mmbm_onnx.graph.outputs import with_outputs
+from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.types import Choice, ShadowChoice
 
 CLEAN = 500
@@ -24,7 +25,6 @@ FORMS: dict[str, tuple[Choice, ShadowChoice]] = {
     "one stage, int8": ("never", "int8"),
     "two stages, int8": ("always", "int8"),
 }
-_IS_ODD = "mmbm_decision/is_odd"
 
 
 def measure(victim: Victim, store: Path) -> dict[str, Any]:
@@ -75,8 +75,9 @@ def _form(
     found: dict[str, Any] = figures | measures.detection(trained, clean, attacked)
     found["der"] = measures.der(original, figures)
     if cascade == "always":
-        opened = with_outputs(onnx.load_from_string(detector), [_IS_ODD]).SerializeToString()
-        found["odd"] = measures.percent(measures.answers(opened, trained.test[0])[_IS_ODD])
+        interface = find_interface(onnx.load(trained.model))
+        odd = goes_on(result.detector, interface, trained.test[0])
+        found["odd"] = measures.percent(odd)
     if shadow == "int8":
         found["poor"] = any("int8 branch decides only" in line for line in result.warnings)
     return found

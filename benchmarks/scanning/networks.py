@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,3 @@ def scan(victim: Victim, store: Path) -> dict[str, Any]:
         "settings": found["settings"],
         "libraries": library_versions(),
     }
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """What was measured before."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

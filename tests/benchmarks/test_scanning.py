@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.defence import cells
 from benchmarks.scanning import networks, tables
 from benchmarks.scanning.__main__ import BEGIN, END, PAGE
 
@@ -78,7 +79,7 @@ def test_a_record_has_the_classes_that_are_suspected(monkeypatch: pytest.MonkeyP
 
 
 def test_enough_networks_were_scanned() -> None:
-    records = networks.read(RESULTS)
+    records = cells.read(RESULTS)
     clean = [record for record in records if record["attack"] == "clean"]
     assert len(clean) >= 20 and len(records) - len(clean) >= 40
     names = {record["network"] for record in records}
@@ -94,7 +95,7 @@ def test_enough_networks_are_to_be_scanned() -> None:
 
 
 def test_the_docs_have_the_tables_of_the_records() -> None:
-    records = networks.read(RESULTS)
+    records = cells.read(RESULTS)
     shown = PAGE.read_text("utf-8").split(BEGIN)[1].split(END)[0].strip()
     assert shown == tables.for_readers(records)
     assert RESULTS.with_suffix(".md").read_text("utf-8") == tables.render(records)
