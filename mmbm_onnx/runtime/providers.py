@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib.metadata
+import io
 import warnings
 from types import ModuleType
 
@@ -121,13 +123,29 @@ def require_available(provider: str) -> None:
     )
 
 
-def provider_chain(provider: str) -> list[str | tuple[str, dict[str, str]]]:
+@functools.cache
+def preload_cuda() -> None:
+    """Load CUDA and cuDNN where pip has put them, with torch or by themselves: ONNX Runtime looks
+    for them on the system's paths only. What is not found is told when a session does not start."""
+    ort = load_onnxruntime()
+    if hasattr(ort, "preload_dlls"):  # which prints what it does not find
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+            ort.preload_dlls()
+
+
+def provider_chain(
+    provider: str, *, defaults: bool = False
+) -> list[str | tuple[str, dict[str, str]]]:
     """What to ask ONNX Runtime for, so that nodes a provider lacks still run: CPU comes last.
 
-    CUDA is asked for full float32: by default it computes in TensorFloat-32, whose 10 bits are
-    too few to compare graphs by.
+    Args:
+        provider: A full name, see `resolve_provider`.
+        defaults: Whether CUDA runs as it does by default: in TensorFloat-32, whose 10 bits are too
+            few to compare graphs by, and with a search at each new shape of a convolution's input,
+            which takes longer than the few runs that a session is made for here.
     """
-    cuda = (CUDA, {"use_tf32": "0"})
+    exact = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    cuda = (CUDA, {} if defaults else exact)
     if provider == CPU:
         return [CPU]
     if provider == CUDA:

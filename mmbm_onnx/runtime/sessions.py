@@ -22,6 +22,7 @@ from mmbm_onnx.runtime.providers import (
     TENSORRT,
     load_onnxruntime,
     one_line,
+    preload_cuda,
     provider_chain,
     require_available,
     resolve_provider,
@@ -46,6 +47,8 @@ class Session:
         optimize: Whether ONNX Runtime may fuse and rewrite operators.
         spin: Whether threads without work wait busily, as they do by default; then the threads
             of one session take time from another that runs right after it.
+        defaults: Whether CUDA runs as it does by default, which is for times, not for values: in
+            TensorFloat-32, and with a search for the fastest convolutions at each new shape.
         label: What messages call the model; None is its path, if it is a file.
 
     Raises:
@@ -63,6 +66,7 @@ class Session:
         threads: int | None = None,
         optimize: bool = True,
         spin: bool = True,
+        defaults: bool = False,
         label: str | None = None,
     ) -> None:
         if threads is not None and not 1 <= threads <= MOST_THREADS:
@@ -70,6 +74,8 @@ class Session:
         ort = load_onnxruntime()
         self.provider = resolve_provider(provider)
         require_available(self.provider)
+        if self.provider in (CUDA, TENSORRT):
+            preload_cuda()
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
         options.use_deterministic_compute = True
@@ -97,7 +103,7 @@ class Session:
             self._session: Any = ort.InferenceSession(
                 source,
                 options,
-                providers=provider_chain(self.provider),
+                providers=provider_chain(self.provider, defaults=defaults),
                 disabled_optimizers=left_out,
                 enable_fallback=0,
             )

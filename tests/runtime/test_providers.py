@@ -117,8 +117,10 @@ def test_names_like_none_list_the_known_ones():
 
 def test_chain_ends_on_the_cpu(monkeypatch):
     assert providers.provider_chain(providers.CPU) == [providers.CPU]
-    full_precision = (providers.CUDA, {"use_tf32": "0"})
-    assert providers.provider_chain(providers.CUDA) == [full_precision, providers.CPU]
+    exact = (providers.CUDA, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
+    assert providers.provider_chain(providers.CUDA) == [exact, providers.CPU]
+    defaults = [(providers.CUDA, {}), providers.CPU]
+    assert providers.provider_chain(providers.CUDA, defaults=True) == defaults
     monkeypatch.setattr(
         onnxruntime,
         "get_available_providers",
@@ -126,9 +128,29 @@ def test_chain_ends_on_the_cpu(monkeypatch):
     )
     assert providers.provider_chain(providers.TENSORRT) == [
         providers.TENSORRT,
-        full_precision,
+        exact,
         providers.CPU,
     ]
+
+
+def test_cuda_is_looked_for_where_pip_puts_it(monkeypatch, capsys):
+    asked = []
+
+    def preload():
+        print("Failed to load libcudart.so.13")
+        asked.append(True)
+        raise RuntimeError("no such folder")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
+    providers.preload_cuda.cache_clear()
+    providers.preload_cuda()
+    providers.preload_cuda()
+    assert asked == [True]
+    assert capsys.readouterr().out == ""
+    monkeypatch.delattr(onnxruntime, "preload_dlls")
+    providers.preload_cuda.cache_clear()
+    providers.preload_cuda()  # ONNX Runtime before 1.21
+    assert asked == [True]
 
 
 def test_unavailable_provider_names_what_is_there(monkeypatch):

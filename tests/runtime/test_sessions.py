@@ -114,7 +114,10 @@ def test_silent_fallback_to_the_cpu_is_refused(monkeypatch):
     class FallenBack:
         def __init__(self, source, options, providers, disabled_optimizers, enable_fallback):
             assert providers == [
-                ("CUDAExecutionProvider", {"use_tf32": "0"}),
+                (
+                    "CUDAExecutionProvider",
+                    {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+                ),
                 "CPUExecutionProvider",
             ]
             assert enable_fallback == 0
