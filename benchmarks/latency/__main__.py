@@ -4,6 +4,11 @@
 
 Needs torchvision for the larger networks: pip install --no-deps torchvision==0.28.0. Writes
 ``latency-<provider>.json`` and ``.md`` to ``benchmarks/results``. Compare ratios of one run only.
+
+For a machine that is at hand for minutes, graphs can be built elsewhere:
+
+    python -m benchmarks.latency --provider cuda --pack graphs
+    python -m benchmarks.latency --provider cuda --packed graphs --threads 1
 """
 
 from __future__ import annotations
@@ -23,10 +28,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 
-from benchmarks.latency.graphs import goes_on, graphs
-from benchmarks.latency.networks import NAMES, VICTIMS, blots, build
+from benchmarks.latency.graphs import ORIGINAL_HALF, goes_on, graphs
+from benchmarks.latency.networks import NAMES, VICTIMS, Network, blots, build
+from benchmarks.latency.packed import odd as made_odd
+from benchmarks.latency.packed import pack, unpack
 from mmbm_onnx.evaluation.bench import machine
 from mmbm_onnx.evaluation.latency import time_batches
 from mmbm_onnx.graph.interface import find_interface
@@ -38,16 +46,25 @@ _SAMPLES = 200  # that batches are drawn from
 _BATCHES = 32
 SHARE = 0.05
 """Of clean samples, that a detector in two stages is set to send through its bounded branch."""
+HALVES = "half-of-half"
+_OF_PACKED = (
+    " The graphs were built on another machine; noise takes the place of their large weights, and "
+    "a value of the input decides which samples go on."
+)
 _TOLD = {
     "hardened": "The hardened graph",
     "min": "Hardened, `--fold never`",
     "int8": "The hardened graph, quantized to int8",
+    "half": "The hardened graph in float16",
+    HALVES: "The hardened graph in float16, to the original in float16",
     "detector": "The detector graph",
     "detector-float": "The detector graph, `--shadow float`",
     "detector-int8": "The detector graph, `--shadow int8`",
+    "detector-half": "The detector graph, `--shadow half`",
     "both": "The detector, `--cascade never`",
     "both-float": "The detector, `--cascade never --shadow float`",
     "both-int8": "The detector, `--cascade never --shadow int8`",
+    "both-half": "The detector, `--cascade never --shadow half`",
 }
 
 
@@ -62,28 +79,37 @@ def main() -> None:
         "--add", action="store_true", help="keep what is there of other networks, of this machine"
     )
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where results go")
+    parser.add_argument("--pack", type=Path, help="build graphs, without weights, and time nothing")
+    parser.add_argument("--packed", type=Path, help="time graphs that --pack has built")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
+    if options.pack:
+        for name in options.only:
+            network = build(name)
+            pack(network, graphs(network, options.provider, None), options.pack / name)
+        return
     rows: list[dict[str, Any]] = []
     command = shlex.join(["python", "-m", "benchmarks.latency", *sys.argv[1:]])
     result = {
-        "machine": machine(),
+        "machine": machine() | _accelerator(options.provider),
         "libraries": library_versions(),
         "date": datetime.now(UTC).date().isoformat(),
         "provider": options.provider,
+        "packed": options.packed is not None,
         "command": command,
         "rows": rows,
     }
     target = options.folder / f"latency-{options.provider}"
     if options.add:
         before = json.loads(target.with_suffix(".json").read_text())
-        for key in ("machine", "libraries"):
-            if before[key] != result[key]:
+        for key in ("machine", "libraries", "packed"):
+            if before.get(key, False) != result[key]:
                 parser.error(f"what is there is of another {key}: {before[key]}")
         result["command"] = f"{before['command']}; {command}"
         rows += [row for row in before["rows"] if row["network"] not in options.only]
     for name in options.only:
-        rows += measure(name, options.batch, options.threads, options.seconds, options.provider)
+        samples = options.batch, options.threads, options.seconds, options.provider
+        rows += measure(name, *samples, options.packed)
         gc.collect()
         # After each, so that what was measured stays.
         target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
@@ -91,29 +117,41 @@ def main() -> None:
     print(render(result), end="")
 
 
+def _accelerator(provider: str) -> dict[str, str]:
+    if provider == "cpu" or not torch.cuda.is_available():
+        return {}
+    return {"accelerator": torch.cuda.get_device_name()}
+
+
 def measure(
-    name: str, sizes: Sequence[int], threads: Sequence[int], seconds: float, provider: str
+    name: str,
+    sizes: Sequence[int],
+    threads: Sequence[int],
+    seconds: float,
+    provider: str,
+    packed: Path | None,
 ) -> list[dict[str, Any]]:
     """Times of one network's graphs: on samples that look usual to its detector, and those of the
     detector in two stages also where one of a batch goes on, and where all do."""
-    network = build(name)
-    made = graphs(network)
+    if packed is None:
+        network = build(name)
+        made = graphs(network, provider, provider)
+    else:
+        network, made = unpack(packed / name)
     if "detector" not in made:
         raise SystemExit(f"{name}: there is no detector to be timed")
     interface = find_interface(network.proto)
-    x = blots(_SAMPLES, network.shape, 1)
-    odd = goes_on(made["detector"], interface, x)
-    usual, others = x[~odd], x[odd]
-    print(f"{name}: {len(others)} of {len(x)} samples go on", flush=True)
-    if not len(usual) or not len(others):
-        raise SystemExit(f"{name}: no batches of which some samples go on and others do not")
+    usual, others = _samples(name, network, made["detector"], provider, packed=packed is not None)
     staged = ("original", *(graph for graph in made if graph.startswith("detector")))
     rows = []
     for count in threads:
         sessions = {
-            graph: Session(proto, provider=provider, threads=count, spin=False, label=graph)
+            graph: Session(
+                proto, provider=provider, threads=count, spin=False, defaults=True, label=graph
+            )
             for graph, proto in made.items()
         }
+        of_half = sessions.pop(ORIGINAL_HALF, None)
         two = {graph: sessions[graph] for graph in staged}
         for size in sizes:
             kinds = {"usual": 0, "one goes on": 1} | ({"all go on": size} if size > 1 else {})
@@ -127,9 +165,29 @@ def measure(
                 ]
                 told = ", ".join(f"{latency.graph} {latency.ratio:.3f}" for latency in found)
                 print(f"{name} batch {size} threads {count} {traffic}: {told}", flush=True)
-        del sessions, two
+            if of_half is not None:
+                halves = {ORIGINAL_HALF: of_half, HALVES: sessions["half"]}
+                batches = _batches(usual, others, size, 0)
+                (_, latency) = time_batches(halves, interface, batches, seconds / 2)
+                row = {"network": name, "threads": count, "traffic": "usual", **asdict(latency)}
+                rows.append(row)
+        del sessions, two, of_half
         gc.collect()
     return rows
+
+
+def _samples(
+    name: str, network: Network, detector: onnx.ModelProto, provider: str, *, packed: bool
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Samples that look usual to a detector, and others that go on."""
+    x = blots(_SAMPLES, network.shape, 1)
+    if packed:
+        return x, made_odd(x)
+    odd = goes_on(detector, find_interface(network.proto), x, provider)
+    print(f"{name}: {int(odd.sum())} of {len(x)} samples go on", flush=True)
+    if odd.all() or not odd.any():
+        raise SystemExit(f"{name}: no batches of which some samples go on and others do not")
+    return x[~odd], x[odd]
 
 
 def _batches(
@@ -166,12 +224,13 @@ def render(result: dict[str, Any]) -> str:
         "# Time at inference",
         "",
         f"In that of the original, in ONNX Runtime {runtime} on {result['provider']}; "
-        f"{kind['processor']}, {kind['processors']} processors, {kind['system']}; "
+        + (f"{kind['accelerator']}, " if "accelerator" in kind else "")
+        + f"{kind['processor']}, {kind['processors']} processors, {kind['system']}; "
         f"{result['date']}; by `{result['command']}`. Runs in turns on {_BATCHES} batches of "
         "samples, in brackets quartiles over single runs. Of a detector in two stages, in brackets "
         "where no sample of a batch goes on to the second stage, where one does, and where all do; "
         f"in front, the mean where each does with a chance of {100 * SHARE:g} %, which is what its "
-        "first stage is set for on clean data.",
+        "first stage is set for on clean data." + (_OF_PACKED if result.get("packed") else ""),
     ]
     for graph, title in _TOLD.items():
         lines += ["", f"## {title}", ""]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -72,17 +75,26 @@ def build(name: str) -> Network:
 
 
 def _from_torchvision(name: str) -> nn.Module:
-    for missing in ("nms", "qnms"):
-        # torchvision's own library of operators fits one build of torch only. None of these
-        # networks needs it, but importing torchvision does.
-        if not hasattr(torch.ops.torchvision, missing):
-            torch.library.define(
-                f"torchvision::{missing}",
-                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            )
+    _stand_in()
     import torchvision
 
     further = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
     made = getattr(torchvision.models, name)(weights=None, **further)
     assert isinstance(made, nn.Module)
     return made
+
+
+def _stand_in() -> None:
+    """Define what importing torchvision looks for, where its own library of operators, which fits
+    one build of torch only, cannot be loaded. None of these networks needs it."""
+    spec = importlib.util.find_spec("torchvision")
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        for library in Path(folder).glob("_C*.so"):
+            with contextlib.suppress(OSError):
+                torch.ops.load_library(library)
+    for missing in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, missing):
+            torch.library.define(
+                f"torchvision::{missing}",
+                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            )
