@@ -20,6 +20,7 @@ _LEAST_ROUNDS = 3
 _MOST_ROUNDS = 320
 _BATCHES = 32  # that are run in turns: what a graph costs may depend on the samples
 _MOST_BYTES = 1 << 27  # of them together
+_MOST_TOGETHER = 1 << 29  # bytes of graphs that are loaded at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ def measure_latency(
 ) -> tuple[Latency, ...]:
     """Time the graphs in turns, so that a slow moment of the machine falls on all of them.
 
-    Graphs whose weights stay in their files (``graph.mapped``) are timed two at a time, the first
-    and another one, since each that is loaded looks at all of its weights.
+    Large graphs are timed two at a time, the first and another one, since ONNX Runtime takes two
+    or three times a graph's size for it; and so are those whose weights stay in their files
+    (``graph.mapped``), since each that is loaded looks at all of its weights.
 
     Inputs are where the provider computes, and outputs stay there; CUDA computes in TensorFloat-32,
     as it does in ONNX Runtime by default. Threads that have no work do
@@ -90,7 +92,8 @@ def measure_latency(
     batches = {size: _batches(interface, x, size, rng) for size in sizes}
     first, *others = graphs
     together = [list(graphs)]
-    if others and any(mapped(proto) for proto in graphs.values()):
+    whole = sum(proto.ByteSize() for proto in graphs.values())
+    if others and (whole > _MOST_TOGETHER or any(mapped(proto) for proto in graphs.values())):
         together = [[first, other] for other in others]
     found: dict[tuple[int, str], Latency] = {}
     steps = 0

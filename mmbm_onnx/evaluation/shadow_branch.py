@@ -69,11 +69,28 @@ def shadow_difference(
         folded = fold_recorded(inlined, find_sites(inlined).sites, record).proto
     except RewriteError as error:
         return f"its folding cannot be repeated: {error}"
+    plain = cut_at_logits(folded, interface)
+    del folded
+    return branch_difference(plain, detector, interface)
+
+
+def branch_difference(
+    plain: onnx.ModelProto, detector: onnx.ModelProto, interface: Interface
+) -> str:
+    """Why a detector's shadow is not a given graph, up to its rounding.
+
+    Args:
+        plain: What folding gave, cut off behind its logits.
+        detector: The detector, with a shadow.
+        interface: The original's.
+
+    Returns:
+        One line on the first difference, or nothing.
+    """
     homes = _homes(detector)
     if len(homes) != 1:
         return f"it is spread over {len(homes)} graphs"
     (home,) = homes
-    plain = cut_at_logits(folded, interface).graph
     given = onnx.GraphProto(
         node=_own(home),
         initializer=[tensor for tensor in home.initializer if tensor.name.startswith(SHADOW)],
@@ -84,7 +101,7 @@ def shadow_difference(
     if not any(given.output[0].name in consumed(node) for node in others):
         return "its logits are not read by the decision"
     exact = read_provenance(detector).get(KIND) == "folded"
-    return rounding_difference(plain, given, exact=exact)
+    return rounding_difference(plain.graph, given, exact=exact)
 
 
 def _fed(home: onnx.GraphProto, detector: onnx.ModelProto, interface: Interface) -> str:

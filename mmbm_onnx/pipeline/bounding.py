@@ -38,6 +38,7 @@ class Bounded:
         difference: Worst difference of its logits from torch with the same bounds, over the largest
             logit; 0 as long as it was not compared.
         failed: Why they are not, where the graph was made and then did not compute what torch does.
+        source: What folding gave, if the graph is that.
         warnings: One line each.
     """
 
@@ -48,6 +49,7 @@ class Bounded:
     provenance: dict[str, str]
     difference: float = 0.0
     failed: str = ""
+    source: Folded | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -123,7 +125,12 @@ class Bounding:
             raise OptionError(_not_all(found))
         provenance = {FOLDED: record.write()} if found.folded else {}
         return Bounded(
-            found.proto, frozenset(found.folded), record.depthwise, found.obstacle, provenance
+            found.proto,
+            frozenset(found.folded),
+            record.depthwise,
+            found.obstacle,
+            provenance,
+            source=found,
         )
 
     def _checked(

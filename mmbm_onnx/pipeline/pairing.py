@@ -14,7 +14,7 @@ from mmbm_onnx.errors import ModelError, RewriteError
 from mmbm_onnx.evaluation.compare import rows_that_differ
 from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
 from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
-from mmbm_onnx.evaluation.shadow_branch import shadow_difference
+from mmbm_onnx.evaluation.shadow_branch import branch_difference
 from mmbm_onnx.execution.parity import HALF_TOLERANCE
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import stamp
@@ -300,10 +300,9 @@ class Pairing:
         )
 
     def _check_shadow(self, detector: onnx.ModelProto, shadow: Shadow | None) -> None:
-        """As ``verify`` will."""
         if shadow is None:
             return
-        found = shadow_difference(self.proto, detector, shadow.record, self.interface)
+        found = branch_difference(shadow.folded, detector, self.interface)
         if found:
             raise RewriteError(
                 f"the {shadow.kind} branch is not what folding the bounds gives: {found}"

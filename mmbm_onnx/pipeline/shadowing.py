@@ -71,6 +71,7 @@ class Shadowing:
         sites: Where bounds are.
         provider: Where the detector is to run.
         unfit: Why the folded graph is not to be the branch, if something is known against it.
+        folded: The hardened graph, if its bounds are folded: what a shadow is made of.
     """
 
     choice: ShadowChoice
@@ -79,6 +80,7 @@ class Shadowing:
     sites: Sequence[Site]
     provider: str | None
     unfit: str = ""
+    folded: Folded | None = None
 
     @property
     def asked(self) -> bool:
@@ -101,7 +103,8 @@ class Shadowing:
         record = folding_of(bounds, self.interface, self.provider)
         folded = fold_recorded(self.proto, self.sites, record)
         self._refuse(self._obstacle(folded))
-        plain = Shadow(self._kind, cut_at_logits(folded.proto, self.interface), record)
+        proto = cut_at_logits(folded.proto, self.interface)
+        plain = Shadow(self._kind, proto, record, proto)
         null = fit_null(np.linspace(-1, 1, 99, dtype=np.float32), 0.01)
         parts = self.proto, self.interface, self.sites, bounds
         check_written(build_detector(*parts, null, shadow=plain))
@@ -135,7 +138,7 @@ class Shadowing:
                 raise RewriteError(f"no folded branch: {self.unfit}; use --shadow float")
             return Shadowed(reason=self.unfit)
         record = folding_of(bounds, self.interface, self.provider)
-        folded = fold_recorded(self.proto, self.sites, record)
+        folded = self.folded or fold_recorded(self.proto, self.sites, record)
         if reason := self._obstacle(folded):
             self._refuse(reason)
             return Shadowed(reason=reason)
@@ -145,6 +148,8 @@ class Shadowing:
             if self.asked:
                 raise
             return Shadowed(reason=str(error))
+        if shadow.kind == "folded" and self.folded is not None:
+            return Shadowed(shadow, hardened)
         answers = run.answers(with_shadow_logits(self.proto, self.interface, shadow), calibration.x)
         agreement = float((answers.classes == hardened.classes).mean())
         if agreement >= _LEAST_AGREEMENT:
@@ -209,13 +214,13 @@ class Shadowing:
     def _convert(self, folded: Folded, record: Record, x: npt.NDArray[np.float32]) -> Shadow:
         proto = cut_at_logits(folded.proto, self.interface)
         if self._kind == "folded":
-            return Shadow(self._kind, proto, record)
+            return Shadow(self._kind, proto, record, proto)
         if self._kind == "half":
             converted = to_half(proto)
         else:
             converted = bare_logits(to_int8(proto, self._batches(x), _limits(proto)))
         check_written(converted)
-        return Shadow(self._kind, converted, record)
+        return Shadow(self._kind, converted, record, proto)
 
     def _batches(self, x: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         size = self.interface.batch

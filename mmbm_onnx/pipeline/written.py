@@ -134,8 +134,9 @@ def write_graphs(
     answers = {"original": run.answers(proto, calibration.x)}
     answers["hardened"] = run.answers(hardened, calibration.x)
     paired = None
-    if bounded.failed and shadowing is not None:
-        shadowing = replace(shadowing, unfit=bounded.failed)
+    if shadowing is not None:
+        unfit = bounded.failed or shadowing.unfit
+        shadowing = replace(shadowing, unfit=unfit, folded=bounded.source)
     if false_positive_rate is not None:
         pairing = Pairing(
             run,

@@ -8,7 +8,7 @@ came from, and ``export`` writes the original protos back with nothing but their
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -212,21 +212,37 @@ class Surgeon:
         self.graph.outputs.append(tensor)
         self._types.setdefault(id(self.graph), []).append(info)
 
-    def export(self) -> onnx.ModelProto:
+    def export(self, *, without: Collection[str] = ()) -> onnx.ModelProto:
         """The model as it is now: original protos verbatim, plus what is new.
 
         Weights are copied once, into the result.
+
+        Args:
+            without: Names of initializers of the main graph, and of new constants there, to be left
+                out. (A proto does not give back what is deleted from it.)
         """
         model = onnx.ModelProto()
         copy_fields(self._proto, model, skip=("graph",))
         if self._proto.HasField("graph"):
-            self._export_graph(self.graph, model.graph, frozenset())
+            self._export_graph(self.graph, model.graph, frozenset(), without)
         return model
 
-    def _export_graph(self, graph: gs.Graph, into: onnx.GraphProto, outer: frozenset[str]) -> None:
+    def constants(self) -> set[str]:
+        """Names of the main graph's initializers, those of the model and new ones."""
+        new = {t.name for n in self.graph.nodes for t in n.inputs if isinstance(t, gs.Constant)}
+        return self.initializers | new
+
+    def _export_graph(
+        self,
+        graph: gs.Graph,
+        into: onnx.GraphProto,
+        outer: frozenset[str],
+        without: Collection[str] = (),
+    ) -> None:
         body = self._bodies[id(graph)][1]
         into.SetInParent()
-        copy_fields(body, into, skip=("node", "output"))
+        copy_fields(body, into, skip=("node", "output", "initializer"))
+        into.initializer.extend(t for t in body.initializer if t.name not in without)
         declared = {info.name: info for info in (*self._types.get(id(graph), ()), *body.output)}
         for tensor in graph.outputs:
             info = declared.get(tensor.name, onnx.ValueInfoProto(name=tensor.name))
@@ -235,7 +251,7 @@ class Surgeon:
         for info in self._types.get(id(graph), ()):
             if info.name not in new_outputs:
                 into.value_info.add().CopyFrom(info)
-        known = set(outer)
+        known = {*outer, *without}
         for node in graph.nodes:
             for tensor in node.inputs:
                 if isinstance(tensor, gs.Constant) and tensor.name not in known:

@@ -198,24 +198,24 @@ class _Writer:
 
     def export(self) -> onnx.ModelProto:
         """The model, without the constants that nothing reads any more."""
-        model = self._surgeon.export()
+        bare = self._surgeon.export(without=self._surgeon.constants())
         before = _read(self._proto.graph)
+        idle: list[str] = []
         while True:
-            gone = before - _read(model.graph)
-            idle = [
+            gone = before - _read(bare.graph)
+            left = [
                 node
-                for node in model.graph.node
+                for node in bare.graph.node
                 if node.op_type in ("Constant", "Identity") and gone.issuperset(node.output)
             ]
-            if not idle:
+            if not left:
                 break
-            for node in idle:
-                model.graph.node.remove(node)
-        kept = [tensor for tensor in model.graph.initializer if tensor.name not in gone]
-        if len(kept) < len(model.graph.initializer):
-            rest = onnx.GraphProto(initializer=kept)
-            del model.graph.initializer[:]
-            model.graph.initializer.extend(rest.initializer)
+            for node in left:
+                idle += node.output
+                bare.graph.node.remove(node)
+        model = self._surgeon.export(without=gone)
+        for node in [n for n in model.graph.node if n.output and set(idle).issuperset(n.output)]:
+            model.graph.node.remove(node)
         return model
 
 

@@ -27,11 +27,13 @@ class Shadow:
         proto: A graph of its own with one input, the model's, and one output, the bounded logits,
             both float32; no node has a subgraph.
         record: What was folded.
+        folded: What that gave, cut off behind its logits; in a folded shadow the graph itself.
     """
 
     kind: ShadowKind
     proto: onnx.ModelProto
     record: Record
+    folded: onnx.ModelProto
 
 
 def graft(surgeon: Surgeon, shadow: Shadow, graph: gs.Graph, fed: gs.Tensor) -> gs.Tensor:

@@ -21,21 +21,18 @@ def cut_at_logits(proto: onnx.ModelProto, interface: Interface) -> onnx.ModelPro
     logits = kinds.get(interface.logits)
     if logits is None:
         logits = onnx.helper.make_tensor_value_info(interface.logits, onnx.TensorProto.FLOAT, None)
-    graph = onnx.GraphProto(
-        name=proto.graph.name or "shadow",
-        node=[node for node in proto.graph.node if not needed.isdisjoint(node.output)],
-        input=[info for info in proto.graph.input if info.name == interface.input],
-        output=[logits],
-        initializer=[tensor for tensor in proto.graph.initializer if tensor.name in needed],
+    found = onnx.ModelProto(
+        ir_version=proto.ir_version, opset_import=proto.opset_import, functions=proto.functions
     )
+    graph = found.graph  # a graph that is made first would be copied, with all weights
+    graph.name = proto.graph.name or "shadow"
+    graph.node.extend(n for n in proto.graph.node if not needed.isdisjoint(n.output))
+    graph.input.extend(info for info in proto.graph.input if info.name == interface.input)
+    graph.output.append(logits)
+    graph.initializer.extend(t for t in proto.graph.initializer if t.name in needed)
     for index, node in enumerate(graph.node):
         node.name = f"{node.op_type}_{index}"
-    return onnx.ModelProto(
-        ir_version=proto.ir_version,
-        opset_import=proto.opset_import,
-        functions=proto.functions,
-        graph=graph,
-    )
+    return found
 
 
 def bare_logits(quantized: onnx.ModelProto) -> onnx.ModelProto:
