@@ -95,8 +95,8 @@ from .targets import check_outputs
     default="auto",
     show_default=True,
     help="What the detector's bounded branch is: a copy of the original that shares its weights "
-    "(float), the folded graph, faster and with weights of its own, or that in float16, for GPUs, "
-    "or in int8, for CPUs; auto is folded where that can be done, else float.",
+    "(float), the folded graph, faster and with weights of its own, or that in float16, "
+    "half as large, or in int8, for CPUs; auto is folded where that can be done, else float.",
 )
 @click.option(
     "--false-positive-rate",

@@ -96,6 +96,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "provider": options.provider,
         "packed": options.packed is not None,
+        "batches": _BATCHES,
         "command": command,
         "rows": rows,
     }
@@ -108,8 +109,8 @@ def main() -> None:
         result["command"] = f"{before['command']}; {command}"
         rows += [row for row in before["rows"] if row["network"] not in options.only]
     for name in options.only:
-        samples = options.batch, options.threads, options.seconds, options.provider
-        rows += measure(name, *samples, options.packed)
+        settings = options.batch, options.threads, options.seconds, options.provider
+        rows += measure(name, *settings, options.packed)
         gc.collect()
         # After each, so that what was measured stays.
         target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
@@ -138,10 +139,9 @@ def measure(
         made = graphs(network, provider, provider)
     else:
         network, made = unpack(packed / name)
-    if "detector" not in made:
-        raise SystemExit(f"{name}: there is no detector to be timed")
     interface = find_interface(network.proto)
-    usual, others = _samples(name, network, made["detector"], provider, packed=packed is not None)
+    detector = made.get("detector")
+    usual, others = _samples(name, network, detector, provider, packed=packed is not None)
     staged = ("original", *(graph for graph in made if graph.startswith("detector")))
     rows = []
     for count in threads:
@@ -154,7 +154,9 @@ def measure(
         of_half = sessions.pop(ORIGINAL_HALF, None)
         two = {graph: sessions[graph] for graph in staged}
         for size in sizes:
-            kinds = {"usual": 0, "one goes on": 1} | ({"all go on": size} if size > 1 else {})
+            kinds = {"usual": 0}
+            if detector is not None:
+                kinds |= {"one goes on": 1} | ({"all go on": size} if size > 1 else {})
             for traffic, goes in kinds.items():
                 timed, span = (two, seconds / 2) if goes else (sessions, seconds)
                 batches = _batches(usual, others, size, goes)
@@ -165,23 +167,28 @@ def measure(
                 ]
                 told = ", ".join(f"{latency.graph} {latency.ratio:.3f}" for latency in found)
                 print(f"{name} batch {size} threads {count} {traffic}: {told}", flush=True)
-            if of_half is not None:
-                halves = {ORIGINAL_HALF: of_half, HALVES: sessions["half"]}
+            halves = {ORIGINAL_HALF: of_half, HALVES: sessions["half"]} if of_half else {}
+            if halves:
                 batches = _batches(usual, others, size, 0)
                 (_, latency) = time_batches(halves, interface, batches, seconds / 2)
                 row = {"network": name, "threads": count, "traffic": "usual", **asdict(latency)}
                 rows.append(row)
-        del sessions, two, of_half
+        del sessions, two, of_half, timed, halves
         gc.collect()
     return rows
 
 
 def _samples(
-    name: str, network: Network, detector: onnx.ModelProto, provider: str, *, packed: bool
+    name: str,
+    network: Network,
+    detector: onnx.ModelProto | None,
+    provider: str,
+    *,
+    packed: bool,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Samples that look usual to a detector, and others that go on."""
     x = blots(_SAMPLES, network.shape, 1)
-    if packed:
+    if packed or detector is None:
         return x, made_odd(x)
     odd = goes_on(detector, find_interface(network.proto), x, provider)
     print(f"{name}: {int(odd.sum())} of {len(x)} samples go on", flush=True)
@@ -226,8 +233,9 @@ def render(result: dict[str, Any]) -> str:
         f"In that of the original, in ONNX Runtime {runtime} on {result['provider']}; "
         + (f"{kind['accelerator']}, " if "accelerator" in kind else "")
         + f"{kind['processor']}, {kind['processors']} processors, {kind['system']}; "
-        f"{result['date']}; by `{result['command']}`. Runs in turns on {_BATCHES} batches of "
-        "samples, in brackets quartiles over single runs. Of a detector in two stages, in brackets "
+        f"{result['date']}; by `{result['command']}`. Runs in turns on "
+        f"{result.get('batches', _BATCHES)} batches of samples, in brackets quartiles over single "
+        "runs. Of a detector in two stages, in brackets "
         "where no sample of a batch goes on to the second stage, where one does, and where all do; "
         f"in front, the mean where each does with a chance of {100 * SHARE:g} %, which is what its "
         "first stage is set for on clean data." + (_OF_PACKED if result.get("packed") else ""),

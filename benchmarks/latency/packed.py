@@ -73,6 +73,7 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     found.CopyFrom(proto)
     del found.metadata_props[:]  # which has all bounds
     for tensor in _tensors(found.graph):
+        tensor.ClearField("doc_string")
         if tensor.data_type not in _FLOATS or np.prod(tensor.dims) < _LARGE:
             continue
         values = numpy_helper.to_array(tensor).astype(np.float32)

@@ -75,9 +75,9 @@ def harden(
         shadow: What the detector's bounded branch is: ``"float"``, a copy of the original's nodes
             that shares its weights; ``"folded"``, the hardened graph with its bounds folded, which
             is faster and has weights of its own; ``"int8"``, that quantized, for CPUs; ``"half"``,
-            that in float16, for GPUs; or ``"auto"``, folded where that can be done, the model has
-            no more than 512 MiB and ``fold`` is not ``"never"``, else float, with the reason in the
-            report.
+            that in float16, half as large; or ``"auto"``, folded where that can be done, the model
+            has no more than 512 MiB and ``fold`` is not ``"never"``, else float, with the reason in
+            the report.
         detector: Whether to make the detector graph.
         false_positive_rate: Share of clean samples that the detector may flag, in (0, 1).
         max_accuracy_drop: Gate, a fraction: accuracy on the calibration part may fall by no more.

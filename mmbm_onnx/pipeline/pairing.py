@@ -31,6 +31,7 @@ from mmbm_onnx.rewriting.folding.record import FOLDED
 from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
 from mmbm_onnx.rewriting.shadow.branch import KIND as SHADOW_KIND
 from mmbm_onnx.rewriting.shadow.branch import Shadow
+from mmbm_onnx.rewriting.shadow.cut import cut_at_logits
 from mmbm_onnx.types import (
     DETECTOR_OUTPUTS,
     Choice,
@@ -302,7 +303,10 @@ class Pairing:
     def _check_shadow(self, detector: onnx.ModelProto, shadow: Shadow | None) -> None:
         if shadow is None:
             return
-        found = branch_difference(shadow.folded, detector, self.interface)
+        plain = shadow.proto
+        if shadow.kind != "folded":
+            plain = cut_at_logits(shadow.folded, self.interface)
+        found = branch_difference(plain, detector, self.interface)
         if found:
             raise RewriteError(
                 f"the {shadow.kind} branch is not what folding the bounds gives: {found}"

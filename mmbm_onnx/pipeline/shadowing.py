@@ -71,7 +71,7 @@ class Shadowing:
         sites: Where bounds are.
         provider: Where the detector is to run.
         unfit: Why the folded graph is not to be the branch, if something is known against it.
-        folded: The hardened graph, if its bounds are folded: what a shadow is made of.
+        folded: What folding gave for the hardened graph; None if that is another one.
     """
 
     choice: ShadowChoice
@@ -104,7 +104,7 @@ class Shadowing:
         folded = fold_recorded(self.proto, self.sites, record)
         self._refuse(self._obstacle(folded))
         proto = cut_at_logits(folded.proto, self.interface)
-        plain = Shadow(self._kind, proto, record, proto)
+        plain = Shadow(self._kind, proto, record, folded.proto)
         null = fit_null(np.linspace(-1, 1, 99, dtype=np.float32), 0.01)
         parts = self.proto, self.interface, self.sites, bounds
         check_written(build_detector(*parts, null, shadow=plain))
@@ -214,13 +214,13 @@ class Shadowing:
     def _convert(self, folded: Folded, record: Record, x: npt.NDArray[np.float32]) -> Shadow:
         proto = cut_at_logits(folded.proto, self.interface)
         if self._kind == "folded":
-            return Shadow(self._kind, proto, record, proto)
+            return Shadow(self._kind, proto, record, folded.proto)
         if self._kind == "half":
             converted = to_half(proto)
         else:
             converted = bare_logits(to_int8(proto, self._batches(x), _limits(proto)))
         check_written(converted)
-        return Shadow(self._kind, converted, record, proto)
+        return Shadow(self._kind, converted, record, folded.proto)
 
     def _batches(self, x: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
         size = self.interface.batch

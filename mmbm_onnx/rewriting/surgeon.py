@@ -218,8 +218,8 @@ class Surgeon:
         Weights are copied once, into the result.
 
         Args:
-            without: Names of initializers of the main graph, and of new constants there, to be left
-                out. (A proto does not give back what is deleted from it.)
+            without: Names of dense initializers of the main graph, and of new constants there, to
+                be left out. (A proto does not give back what is deleted from it.)
         """
         model = onnx.ModelProto()
         copy_fields(self._proto, model, skip=("graph",))

@@ -83,15 +83,22 @@ def test_time_that_depends_on_the_samples_is_a_mean_over_batches_of_medians(monk
 
 def test_large_graphs_are_loaded_two_at_a_time(monkeypatch) -> None:
     loaded: list[list[str]] = []
-    time_batches = latency.time_batches
+    time_batches, session = latency.time_batches, latency.Session
 
     def noted(sessions, *rest):
         loaded.append(list(sessions))
         return time_batches(sessions, *rest)
 
+    def as_deployed(*args, **options):
+        assert options["defaults"]
+        return session(*args, **options)
+
     monkeypatch.setattr(latency, "time_batches", noted)
+    monkeypatch.setattr(latency, "Session", as_deployed)
     monkeypatch.setattr(latency, "_MOST_TOGETHER", 0)
     graphs = {"original": chain(5), "hardened": chain(6), "detector": chain(7)}
+    for proto in graphs.values():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(3), "weight"))
     interface = find_interface(graphs["original"])
     found = measure_latency(graphs, interface, batch_sizes=(2,), seconds=0.1)
     assert loaded == [["original", "hardened"], ["original", "detector"]]

@@ -133,7 +133,14 @@ def test_chain_ends_on_the_cpu(monkeypatch):
     ]
 
 
-def test_cuda_is_looked_for_where_pip_puts_it(monkeypatch, capsys):
+@pytest.fixture
+def nothing_preloaded():
+    providers.preload_cuda.cache_clear()
+    yield
+    providers.preload_cuda.cache_clear()
+
+
+def test_cuda_is_looked_for_where_pip_puts_it(monkeypatch, capsys, nothing_preloaded):
     asked = []
 
     def preload():
@@ -142,7 +149,6 @@ def test_cuda_is_looked_for_where_pip_puts_it(monkeypatch, capsys):
         raise RuntimeError("no such folder")
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", preload, raising=False)
-    providers.preload_cuda.cache_clear()
     providers.preload_cuda()
     providers.preload_cuda()
     assert asked == [True]

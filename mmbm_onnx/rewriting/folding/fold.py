@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,25 +198,31 @@ class _Writer:
 
     def export(self) -> onnx.ModelProto:
         """The model, without the constants that nothing reads any more."""
-        bare = self._surgeon.export(without=self._surgeon.constants())
-        before = _read(self._proto.graph)
-        idle: list[str] = []
+        gone, idle = self._unread()
+        nodes = self._surgeon.graph.nodes
+        nodes[:] = [n for n in nodes if not n.outputs or not idle.issuperset(_names(n.outputs))]
+        return self._surgeon.export(without=gone)
+
+    def _unread(self) -> tuple[set[str], set[str]]:
+        """What is not read any more, and what of it nodes of the main graph make."""
+        graph = self._surgeon.export(without=self._surgeon.constants()).graph
+        before, idle = _read(self._proto.graph), set[str]()
         while True:
-            gone = before - _read(bare.graph)
+            gone = before - _read(graph)
             left = [
                 node
-                for node in bare.graph.node
+                for node in graph.node
                 if node.op_type in ("Constant", "Identity") and gone.issuperset(node.output)
             ]
             if not left:
-                break
+                return gone, idle
             for node in left:
-                idle += node.output
-                bare.graph.node.remove(node)
-        model = self._surgeon.export(without=gone)
-        for node in [n for n in model.graph.node if n.output and set(idle).issuperset(n.output)]:
-            model.graph.node.remove(node)
-        return model
+                idle.update(node.output)
+                graph.node.remove(node)
+
+
+def _names(tensors: Iterable[gs.Tensor]) -> set[str]:
+    return {tensor.name for tensor in tensors}
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:

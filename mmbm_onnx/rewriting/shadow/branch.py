@@ -27,7 +27,7 @@ class Shadow:
         proto: A graph of its own with one input, the model's, and one output, the bounded logits,
             both float32; no node has a subgraph.
         record: What was folded.
-        folded: What that gave, cut off behind its logits; in a folded shadow the graph itself.
+        folded: What that gave: the hardened graph.
     """
 
     kind: ShadowKind
