@@ -75,8 +75,12 @@ def full(*, cifar10: bool = False) -> list[Cell]:
 
 def first_of(names: Collection[str]) -> list[Victim]:
     """The victims of these attacks with the first seed and the attack's own share of poison."""
-    found = {cell.victim: None for cell in full() if cell.victim.share is None}
-    return [victim for victim in found if victim.attack in names and victim.seed == 0]
+    return [victim for victim in every_victim() if victim.attack in names and victim.seed == 0]
+
+
+def every_victim() -> list[Victim]:
+    """All victims with the attack's own share of poison."""
+    return list(dict.fromkeys(c.victim for c in full() if c.victim.share is None))
 
 
 def victim_of(

@@ -20,8 +20,7 @@ def main() -> int:
     from benchmarks.defence import sizes
     from benchmarks.detectors import forms, tables
 
-    every = dict.fromkeys(cell.victim for cell in sizes.full() if cell.victim.share is None)
-    records, failed = measured(options, list(every), forms.measure, "victim")
+    records, failed = measured(options, sizes.every_victim(), forms.measure, "victim")
     options.results.with_suffix(".md").write_text(tables.render(records))
     return 1 if failed else 0
 

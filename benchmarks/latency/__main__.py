@@ -39,6 +39,7 @@ from mmbm_onnx.evaluation.bench import machine
 from mmbm_onnx.evaluation.latency import time_batches
 from mmbm_onnx.graph.interface import find_interface
 from mmbm_onnx.report.pieces import library_versions
+from mmbm_onnx.runtime.providers import CPU, resolve_provider
 from mmbm_onnx.runtime.sessions import Session
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -119,7 +120,7 @@ def main() -> None:
 
 
 def _accelerator(provider: str) -> dict[str, str]:
-    if provider == "cpu" or not torch.cuda.is_available():
+    if resolve_provider(provider) == CPU or not torch.cuda.is_available():
         return {}
     return {"accelerator": torch.cuda.get_device_name()}
 
@@ -151,14 +152,19 @@ def measure(
             )
             for graph, proto in made.items()
         }
-        of_half = sessions.pop(ORIGINAL_HALF, None)
+        halves = {}
+        if ORIGINAL_HALF in sessions:
+            halves = {ORIGINAL_HALF: sessions.pop(ORIGINAL_HALF), HALVES: sessions["half"]}
         two = {graph: sessions[graph] for graph in staged}
         for size in sizes:
-            kinds = {"usual": 0}
+            runs = [("usual", 0, sessions, seconds)]
             if detector is not None:
-                kinds |= {"one goes on": 1} | ({"all go on": size} if size > 1 else {})
-            for traffic, goes in kinds.items():
-                timed, span = (two, seconds / 2) if goes else (sessions, seconds)
+                runs.append(("one goes on", 1, two, seconds / 2))
+            if detector is not None and size > 1:
+                runs.append(("all go on", size, two, seconds / 2))
+            if halves:
+                runs.append(("usual", 0, halves, seconds / 2))
+            for traffic, goes, timed, span in runs:
                 batches = _batches(usual, others, size, goes)
                 found = time_batches(timed, interface, batches, span)
                 rows += [
@@ -167,13 +173,7 @@ def measure(
                 ]
                 told = ", ".join(f"{latency.graph} {latency.ratio:.3f}" for latency in found)
                 print(f"{name} batch {size} threads {count} {traffic}: {told}", flush=True)
-            halves = {ORIGINAL_HALF: of_half, HALVES: sessions["half"]} if of_half else {}
-            if halves:
-                batches = _batches(usual, others, size, 0)
-                (_, latency) = time_batches(halves, interface, batches, seconds / 2)
-                row = {"network": name, "threads": count, "traffic": "usual", **asdict(latency)}
-                rows.append(row)
-        del sessions, two, of_half, timed, halves
+        del sessions, two, halves, runs, timed
         gc.collect()
     return rows
 

@@ -32,6 +32,8 @@ from mmbm_onnx.types import BoolArray, Bounds, Choice, Interface, Samples, Shado
 
 ORIGINAL_HALF = "original-half"
 """The role of the original in float16."""
+IS_ODD = "mmbm_decision/is_odd"
+"""What a detector in two stages sends through its bounded branch, ``(n,)``."""
 _SAMPLES = 120  # half of them for the detector's distances, half for its null
 _BATCH = 8
 _RANGES = 16  # samples that ranges of int8 are taken from
@@ -96,9 +98,8 @@ def goes_on(
     provider: str | None = None,
 ) -> BoolArray:
     """Which samples ``(n, ...)`` a detector in two stages sends through its bounded branch."""
-    name = "mmbm_decision/is_odd"
-    session = Session(with_outputs(detector, [name]), provider=provider)
-    return np.asarray(run_batches(session, interface, x, [name], _BATCH)[name], np.bool_)
+    session = Session(with_outputs(detector, [IS_ODD]), provider=provider)
+    return np.asarray(run_batches(session, interface, x, [IS_ODD], _BATCH)[IS_ODD], np.bool_)
 
 
 def _start(mean: torch.Tensor, std: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -88,7 +88,8 @@ def _stand_in() -> None:
     """Define what importing torchvision looks for, where its own library of operators, which fits
     one build of torch only, cannot be loaded. None of these networks needs it."""
     spec = importlib.util.find_spec("torchvision")
-    for folder in spec.submodule_search_locations or () if spec is not None else ():
+    folders = None if spec is None else spec.submodule_search_locations
+    for folder in folders or ():
         for library in Path(folder).glob("_C*.so"):
             with contextlib.suppress(OSError):
                 torch.ops.load_library(library)

@@ -8,7 +8,7 @@ first value of its input decides in their place.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from benchmarks.latency.graphs import IS_ODD
 from benchmarks.latency.networks import Network
+from mmbm_onnx.graph.walk import tensors
 
 _LARGE = 2048  # elements
 _NOISE = 1 << 20  # numbers that are repeated
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-_IS_ODD = "mmbm_decision/is_odd"
 _NEVER, _LIMIT = 1e9, 1.5
 ODD = 2.0
 """First value of a sample that goes on; others are in the unit interval."""
@@ -58,21 +59,11 @@ def odd(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return found
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for entry in node.attribute:
-            if entry.type == onnx.AttributeProto.GRAPH:
-                yield from _tensors(entry.g)
-            if entry.type == onnx.AttributeProto.TENSOR:
-                yield entry.t
-
-
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     found = onnx.ModelProto()
     found.CopyFrom(proto)
     del found.metadata_props[:]  # which has all bounds
-    for tensor in _tensors(found.graph):
+    for tensor in tensors(found):
         tensor.ClearField("doc_string")
         if tensor.data_type not in _FLOATS or np.prod(tensor.dims) < _LARGE:
             continue
@@ -85,7 +76,7 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _with_noise(proto: onnx.ModelProto) -> onnx.ModelProto:
     noise = np.random.default_rng(0).standard_normal(_NOISE, np.float32)
-    for tensor in _tensors(proto.graph):
+    for tensor in tensors(proto):
         if not tensor.doc_string:
             continue
         mean, std = json.loads(tensor.doc_string)
@@ -101,9 +92,9 @@ def _steered(proto: onnx.ModelProto) -> onnx.ModelProto:
     found = onnx.ModelProto()
     found.CopyFrom(proto)
     graph = found.graph
-    place, node = next((i, n) for i, n in enumerate(graph.node) if _IS_ODD in n.output)
-    own = f"{_IS_ODD}/own"
-    node.output[list(node.output).index(_IS_ODD)] = own
+    place, node = next((i, n) for i, n in enumerate(graph.node) if IS_ODD in n.output)
+    own = f"{IS_ODD}/own"
+    node.output[list(node.output).index(IS_ODD)] = own
     for name, value in {"first": np.int64(0), "limit": _LIMIT, "never": _NEVER}.items():
         array = np.asarray(value, None if name == "first" else np.float32)
         graph.initializer.append(numpy_helper.from_array(array, f"steer/{name}"))
@@ -114,7 +105,7 @@ def _steered(proto: onnx.ModelProto) -> onnx.ModelProto:
         # Known to us alone to be false: what is computed for nothing would be left out.
         helper.make_node("Greater", ["steer/value", "steer/never"], ["steer/heeds"]),
         helper.make_node("And", [own, "steer/heeds"], ["steer/heeded"]),
-        helper.make_node("Or", ["steer/heeded", "steer/is_odd"], [_IS_ODD]),
+        helper.make_node("Or", ["steer/heeded", "steer/is_odd"], [IS_ODD]),
     ]
     nodes = list(graph.node)
     del graph.node[:]

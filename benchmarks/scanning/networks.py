@@ -20,14 +20,13 @@ _CLEAN = 500
 
 def all_of_them() -> list[Victim]:
     """The defence benchmark's victims, and more clean networks."""
-    attacked = dict.fromkeys(cell.victim for cell in sizes.full() if cell.victim.share is None)
     clean = [
         sizes.victim_of(dataset, network, attacks.CLEAN, seed)
         for seed in SEEDS
         for dataset in DATASETS
         for network in networks.NAMES
     ]
-    return [*attacked, *clean]
+    return [*sizes.every_victim(), *clean]
 
 
 def scan(victim: Victim, store: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import onnx
 
 from mmbm_onnx.errors import DataError, OptionError
 from mmbm_onnx.graph.mapped import mapped
-from mmbm_onnx.graph.walk import all_graphs
+from mmbm_onnx.graph.walk import tensors
 from mmbm_onnx.runtime.providers import CPU
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import Interface
@@ -69,8 +69,8 @@ def measure_latency(
     (``graph.mapped``), since each that is loaded looks at all of its weights.
 
     Inputs are where the provider computes, and outputs stay there; CUDA computes in TensorFloat-32,
-    as it does in ONNX Runtime by default. Threads that have no work do
-    not spin: those of one graph would slow the next one down, by more than the graphs differ.
+    as it does in ONNX Runtime by default. Threads that have no work do not spin: those of one graph
+    would slow the next one down, by more than the graphs differ.
 
     Args:
         graphs: Role to graph; the first is what the others are compared with.
@@ -162,8 +162,8 @@ def time_batches(
 
 
 def _weights(proto: onnx.ModelProto) -> int:
-    """How many numbers its initializers hold."""
-    return sum(prod(t.dims) for graph in all_graphs(proto) for t in graph.initializer)
+    """How many numbers its tensors hold."""
+    return sum(prod(tensor.dims) for tensor in tensors(proto))
 
 
 def _batches(
