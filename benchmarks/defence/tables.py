@@ -160,13 +160,16 @@ def _shares(records: Sequence[Record]) -> str:
     own = [r for r in records if (r["method"], r["victim"]["attack"]) in varied]
 
     def name(record: Record) -> str:
-        victim = record["victim"]
-        share = victim["share"]
+        attack, share = record["victim"]["attack"], record["victim"]["share"]
         if share is None:
-            share = attacks.ATTACKS[victim["attack"]]((1, 28, 28), 10, None).share
-        return f"{record['method']}, {victim['attack']}, {100 * share:g} %"
+            _, share = attacks.ATTACKS[attacks.ADAPTIVE.get(attack, attack)]
+        return f"{record['method']}, {attack}, {100 * share:g} %"
 
-    return _grouped(own, name, "method, attack, poison", key=str)
+    def key(group: str) -> tuple[str, float]:
+        kind, _, share = group.rpartition(", ")
+        return kind, float(share.removesuffix(" %"))
+
+    return _grouped(own, name, "method, attack, poison", key)
 
 
 def _grouped(

@@ -29,6 +29,8 @@ _ROOM = 0.02  # of accuracy above its target, for a full step of the weight
 _FASTEST_BACK = -3.0  # steps of the weight in one
 _TIGHTER = 0.95  # how closely a common factor is sought
 _TIGHTENINGS = 20  # to a factor of 0.36
+_DOUBT = 1.645  # standard errors: one chance in twenty, on one side
+_CLOSE = 0.01  # to the share by which bounds are loosened
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +279,8 @@ class _Loop:
         return max(_FASTEST_BACK, min(1.0, room))
 
     def _tighten(self, fidelity: float) -> bool:
-        """Multiply all bounds by the smallest common factor that clean samples bear, by one above
-        1 if they do not bear the bounds as they are. Returns whether they bear the result."""
+        """Multiply all bounds by the smallest common factor that clean samples bear; loosen them
+        if those do not bear the bounds as they are. Returns whether they bear the result."""
         settings = self.settings
         borne = self._borne()
         if self._measure()[0] < borne:
@@ -293,27 +295,27 @@ class _Loop:
         return True
 
     def _borne(self) -> float:
-        """The accuracy below which bounds are loosened: one standard error of so many samples
-        under the target. Loosening for the sake of one sample costs more than it gives."""
+        """The accuracy below which bounds are loosened: what so many samples would show with a
+        chance of 5 % if the target were met. Loosening for the sake of one sample costs more than
+        it gives."""
         target = min(self.settings.accuracy, 1.0)
         count = len(self.x) if self.judge is None else self.judge.count
-        return self.settings.accuracy - math.sqrt(target * (1 - target) / count)
+        return self.settings.accuracy - _DOUBT * math.sqrt(target * (1 - target) / count)
 
     def _loosen(self, accuracy: float) -> bool:
-        """Multiply all bounds by the smallest common factor above 1 with which that accuracy is
-        reached, none beyond its channel's clean maximum; put them there if none is enough."""
+        """Move all bounds by the smallest share of the way to their channels' clean maxima with
+        which that accuracy is reached; put them there if none is enough."""
         before = self.parameters.snapshot()
 
-        def enough(factor: float) -> bool:
-            self.parameters.loosen(before, factor)
+        def enough(share: float) -> bool:
+            self.parameters.loosen(before, share)
             return self._measure()[0] >= accuracy
 
-        high = self.parameters.farthest()
+        low, high = 0.0, 1.0
         if not enough(high):
             return False
-        low = 1.0
-        while high * _TIGHTER > low:
-            middle = math.sqrt(low * high)
+        while high - low > _CLOSE:
+            middle = (low + high) / 2
             if enough(middle):
                 high = middle
             else:

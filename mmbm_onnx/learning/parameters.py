@@ -76,24 +76,16 @@ class BoundParameters:
         self.project()
 
     @torch.no_grad()
-    def farthest(self) -> float:
-        """The factor with which ``loosen`` has put every bound at its channel's clean maximum."""
-        ratios = [
-            float((maximum / bound).max())
-            for maximum, bound in zip(self._maxima, self.bounds().values(), strict=True)
-        ]
-        return max([1.0, *ratios])
-
-    @torch.no_grad()
-    def loosen(self, snapshot: Sequence[Tensor], factor: float) -> None:
-        """Multiply the bounds of an earlier point by a factor of at least 1, none beyond its
-        channel's clean maximum, from where on it cuts nothing off that clean samples need."""
+    def loosen(self, snapshot: Sequence[Tensor], share: float) -> None:
+        """Move the bounds of an earlier point that share of the way, on a scale of logarithms, to
+        their channels' clean maxima, from where on a bound cuts nothing off that clean samples
+        need; bounds above stay."""
         self.restore(snapshot)
         bounds = list(self.bounds().values())
         for value, start, bound, maximum in zip(
             self.trained, self.start.values(), bounds, self._maxima, strict=True
         ):
-            wanted = torch.maximum(bound, torch.minimum(bound * factor, maximum))
+            wanted = bound * (maximum / bound).clamp_min(1) ** share
             value.copy_((wanted / start).log() if self._logarithmic else wanted)
         self.project()
 

@@ -45,7 +45,8 @@ class Settings:
         weight_factor: The weight is multiplied by it while there is room for more, divided when
             not.
         weight_every: Epochs between such changes.
-        weight_after: Epoch after which they begin.
+        weight_after: Epoch after which they begin. Where bounds start low, early epochs lack
+            accuracy whatever the weight is, and would take it to nothing.
         accuracy: Share of the fit part's decisions that the bounded network must keep.
         judged_on: What else accuracy is judged on: nothing but the ``"fit"`` part, or the
             ``"calibration"`` part too, whose accuracy, as a share of the original's, must not be
@@ -59,9 +60,9 @@ class Settings:
             bounded logits on clean samples, in nats, beside fidelity. Squares weigh a shift of
             all logits as much as one that changes the decision; this is of decisions.
         tightened_fidelity: Once learned, all bounds are multiplied by the smallest common factor
-            that leaves fidelity at most here and ``tightened_accuracy``; by one above 1,
-            none beyond its channel's clean maximum, where ``accuracy`` was not reached. None: as
-            learned.
+            that leaves fidelity at most here and ``tightened_accuracy``. Where ``accuracy`` was
+            not reached, they move towards their channels' clean maxima instead, as far as it
+            takes. None: as learned.
         tightened_accuracy: See ``tightened_fidelity``.
         renewed_every: Epochs after which attackers are renewed; 0 for never.
         renewal_steps: Gradient steps of a renewal against the bounded network.
@@ -134,6 +135,7 @@ _METHODS = {
     "mmac-universal": Settings(
         "mmac-universal",
         epochs=60,
+        weight_after=20,
         accuracy=0.98,
         judged_on="calibration",
         fidelity=0.25,

@@ -218,6 +218,24 @@ def test_tables_and_picture_say_what_the_records_say(tmp_path) -> None:
     assert not (tmp_path / "none.png").exists()
 
 
+def test_shares_of_poison_stand_beside_the_usual_one_and_nowhere_else() -> None:
+    roles = {"hardened": graph(88.0, 20.0), "detector": graph(90.0, 10.0)}
+    records = [record(name, "mmac", 0, **roles) for name in ("badnets", "wanet")]
+    for share, asr in ((0.01, 30.0), (0.1, 50.0)):
+        more = {"hardened": graph(88.0, asr), "detector": graph(90.0, asr + 10)}
+        records.append(record("badnets", "mmac", 0, **more))
+        records[-1]["victim"]["share"] = share
+    lines = tables.render(records).splitlines()
+    start = lines.index("| method, attack, poison | detector ASR | DER | hardened ASR | DER |")
+    assert lines[start + 2 :][:3] == [
+        "| mmac, badnets, 1 % | 40.0 | 80.0 | 30.0 | 84.0 |",
+        "| mmac, badnets, 5 % | 10.0 | 95.0 | 20.0 | 89.0 |",
+        "| mmac, badnets, 10 % | 60.0 | 70.0 | 50.0 | 74.0 |",
+    ]
+    by_attack = [line for line in lines if line.startswith("| badnets |")]
+    assert by_attack == ["| badnets |  | 10.0 | 20.0 |", "| badnets | 95.0 | 89.0 |"]
+
+
 def test_what_is_published_is_what_the_records_say(tmp_path, monkeypatch) -> None:
     records = [
         record("badnets", "none", 0),
