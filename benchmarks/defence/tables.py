@@ -169,24 +169,30 @@ def _shares(records: Sequence[Record]) -> str:
         kind, _, share = group.rpartition(", ")
         return kind, float(share.removesuffix(" %"))
 
-    return _grouped(own, name, "method, attack, poison", key)
+    return _grouped(own, name, "method, attack, poison", key, none=True)
 
 
 def _grouped(
-    records: Sequence[Record], name: Callable[[Record], str], head: str, key: Callable[[str], Any]
+    records: Sequence[Record],
+    name: Callable[[Record], str],
+    head: str,
+    key: Callable[[str], Any],
+    *,
+    none: bool = False,
 ) -> str:
+    """Means of groups by their name; with ``none`` the original's ASR too, which is low where an
+    attack did not take."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         groups[name(record)].append(record)
+    means = [("original", "asr")] if none else []
+    means += [(role, figure) for role in ("detector", "hardened") for figure in ("asr", "der")]
     rows = [
-        [
-            group,
-            *(_mean([r["detector"][k] for r in groups[group]]) for k in ("asr", "der")),
-            *(_mean([r["hardened"][k] for r in groups[group]]) for k in ("asr", "der")),
-        ]
+        [group, *(_mean([r[role][figure] for r in groups[group]]) for role, figure in means)]
         for group in sorted(groups, key=key)
     ]
-    return _table([head, "detector ASR", "DER", "hardened ASR", "DER"], rows)
+    heads = [head, *(["none ASR"] if none else []), "detector ASR", "DER", "hardened ASR", "DER"]
+    return _table(heads, rows)
 
 
 def _seconds(records: Sequence[Record]) -> str:

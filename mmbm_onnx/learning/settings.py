@@ -60,9 +60,10 @@ class Settings:
             bounded logits on clean samples, in nats, beside fidelity. Squares weigh a shift of
             all logits as much as one that changes the decision; this is of decisions.
         tightened_fidelity: Once learned, all bounds are multiplied by the smallest common factor
-            that leaves fidelity at most here and ``tightened_accuracy``. Where ``accuracy`` was
-            not reached, they move towards their channels' clean maxima instead, as far as it
-            takes. None: as learned.
+            that leaves fidelity at most here and ``tightened_accuracy``. Where ``accuracy`` is
+            missed by more than 1.645 standard errors of the samples it is judged on, they move
+            towards their channels' clean maxima instead, as far as it takes to get back there.
+            None: as learned.
         tightened_accuracy: See ``tightened_fidelity``.
         renewed_every: Epochs after which attackers are renewed; 0 for never.
         renewal_steps: Gradient steps of a renewal against the bounded network.
@@ -190,6 +191,9 @@ METHODS = tuple(_METHODS)
 def settings_for(method: str, **changes: Any) -> Settings:
     """The settings of a method, with those of ``changes`` that are not None applied.
 
+    With other ``epochs`` the weight of a method of ours begins to move after the same share of
+    them.
+
     Raises:
         OptionError: No such method, or a value out of range.
     """
@@ -199,4 +203,7 @@ def settings_for(method: str, **changes: Any) -> Settings:
     for name in ("epochs", "batch_size"):
         if name in given and given[name] < 1:
             raise OptionError(f"{name} must be at least 1, not {given[name]}")
-    return replace(_METHODS[method], **given)
+    settings = _METHODS[method]
+    if "epochs" in given and settings.relative:  # what is published is of so many epochs
+        given = {"weight_after": settings.weight_after * given["epochs"] // settings.epochs} | given
+    return replace(settings, **given)

@@ -226,11 +226,13 @@ def test_shares_of_poison_stand_beside_the_usual_one_and_nowhere_else() -> None:
         records.append(record("badnets", "mmac", 0, **more))
         records[-1]["victim"]["share"] = share
     lines = tables.render(records).splitlines()
-    start = lines.index("| method, attack, poison | detector ASR | DER | hardened ASR | DER |")
+    start = lines.index(
+        "| method, attack, poison | none ASR | detector ASR | DER | hardened ASR | DER |"
+    )
     assert lines[start + 2 :][:3] == [
-        "| mmac, badnets, 1 % | 40.0 | 80.0 | 30.0 | 84.0 |",
-        "| mmac, badnets, 5 % | 10.0 | 95.0 | 20.0 | 89.0 |",
-        "| mmac, badnets, 10 % | 60.0 | 70.0 | 50.0 | 74.0 |",
+        "| mmac, badnets, 1 % | 100.0 | 40.0 | 80.0 | 30.0 | 84.0 |",
+        "| mmac, badnets, 5 % | 100.0 | 10.0 | 95.0 | 20.0 | 89.0 |",
+        "| mmac, badnets, 10 % | 100.0 | 60.0 | 70.0 | 50.0 | 74.0 |",
     ]
     by_attack = [line for line in lines if line.startswith("| badnets |")]
     assert by_attack == ["| badnets |  | 10.0 | 20.0 |", "| badnets | 95.0 | 89.0 |"]

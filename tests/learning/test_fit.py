@@ -166,6 +166,14 @@ def test_unknown_method_and_bad_values_are_refused() -> None:
         settings_for("mmac", epochs=0)
 
 
+def test_fewer_epochs_move_the_weight_earlier_unless_it_is_said_when_or_published() -> None:
+    assert settings_for("mmac-universal").weight_after == 20
+    assert settings_for("mmac-universal", epochs=30).weight_after == 10
+    assert settings_for("mmac-universal", epochs=30, weight_after=7).weight_after == 7
+    assert settings_for("mmac", epochs=50).weight_after == 2
+    assert settings_for("mmac-reference", epochs=20).weight_after == 30
+
+
 def test_large_inputs_lower_the_batch_size_small_ones_do_not() -> None:
     settings = settings_for("mmac-universal")
     assert settings.for_inputs(28 * 28) == settings
@@ -348,22 +356,28 @@ def test_bounds_that_lose_decisions_are_loosened_by_one_share_of_the_way(
     assert float(less.max()) < enough
 
 
+@pytest.mark.parametrize("judged", [None, 50])
 def test_accuracy_is_borne_down_to_what_chance_shows_once_in_twenty(
-    planted, sites, clean, monkeypatch
+    planted, sites, clean, monkeypatch, judged: int | None
 ) -> None:
     settings = quick("mmac-universal", epochs=1, accuracy=0.9, tightened_fidelity=0.3)
+    calibration = None if judged is None else Samples(clean.x[:judged], clean.y[:judged])
     seen: list[float] = []
     monkeypatch.setattr(_Loop, "_loosen", lambda self, accuracy: seen.append(accuracy) or True)
     reached = 1.0
     monkeypatch.setattr(_Loop, "_measure", lambda self: (reached, 1.0))
-    count = learn_bounds(planted, clean, sites, settings).samples
-    assert seen == []
+
+    def learned() -> int:
+        found = learn_bounds(planted, clean, sites, settings, calibration=calibration)
+        return found.samples
+
+    count = judged or learned()
     expected = 0.9 - 1.645 * np.sqrt(0.9 * 0.1 / count)
     reached = expected + 1e-6
-    learn_bounds(planted, clean, sites, settings)
+    learned()
     assert seen == []
     reached = expected - 1e-6
-    learn_bounds(planted, clean, sites, settings)
+    learned()
     assert seen == [pytest.approx(expected)]
 
 
