@@ -148,7 +148,7 @@ def _clean_sizes(records: Sequence[Record]) -> str:
     small = {(_victim(r), r["method"]) for r in records if r["clean"] != WHOLE}
     own = [r for r in records if (_victim(r), r["method"]) in small and "detector" in r]
     own = [r for r in own if r["detector"]["der"] is not None]
-    return _grouped(own, lambda r: str(r["clean"]), "clean samples", key=int)
+    return _grouped(own, lambda r: r["clean"], str, "clean samples")
 
 
 def _shares(records: Sequence[Record]) -> str:
@@ -159,37 +159,37 @@ def _shares(records: Sequence[Record]) -> str:
     }
     own = [r for r in records if (r["method"], r["victim"]["attack"]) in varied]
 
-    def name(record: Record) -> str:
+    def group(record: Record) -> tuple[str, str, float]:
         attack, share = record["victim"]["attack"], record["victim"]["share"]
         if share is None:
             _, share = attacks.ATTACKS[attacks.ADAPTIVE.get(attack, attack)]
-        return f"{record['method']}, {attack}, {100 * share:g} %"
+        return record["method"], attack, share
 
-    def key(group: str) -> tuple[str, float]:
-        kind, _, share = group.rpartition(", ")
-        return kind, float(share.removesuffix(" %"))
+    def name(key: tuple[str, str, float]) -> str:
+        method, attack, share = key
+        return f"{method}, {attack}, {100 * share:g} %"
 
-    return _grouped(own, name, "method, attack, poison", key, none=True)
+    return _grouped(own, group, name, "method, attack, poison", none=True)
 
 
 def _grouped(
     records: Sequence[Record],
-    name: Callable[[Record], str],
+    group: Callable[[Record], Any],
+    name: Callable[[Any], str],
     head: str,
-    key: Callable[[str], Any],
     *,
     none: bool = False,
 ) -> str:
-    """Means of groups by their name; with ``none`` the original's ASR too, which is low where an
+    """Means of groups, in order; with ``none`` the original's ASR too, which is low where an
     attack did not take."""
-    groups: dict[str, list[Record]] = defaultdict(list)
+    groups: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
-        groups[name(record)].append(record)
+        groups[group(record)].append(record)
     means = [("original", "asr")] if none else []
     means += [(role, figure) for role in ("detector", "hardened") for figure in ("asr", "der")]
     rows = [
-        [group, *(_mean([r[role][figure] for r in groups[group]]) for role, figure in means)]
-        for group in sorted(groups, key=key)
+        [name(key), *(_mean([r[role][figure] for r in groups[key]]) for role, figure in means)]
+        for key in sorted(groups)
     ]
     heads = [head, *(["none ASR"] if none else []), "detector ASR", "DER", "hardened ASR", "DER"]
     return _table(heads, rows)

@@ -237,11 +237,7 @@ def test_weight_moves_by_the_room_left(
     measure = _Loop._measure
     monkeypatch.setattr(_Loop, "_measure", lambda self: (1.0, measure(self)[1]))
     settings = quick(
-        "mmac-universal",
-        fidelity=fidelity,
-        accuracy=accuracy,
-        weight_after=2,
-        epochs=8,
+        "mmac-universal", fidelity=fidelity, accuracy=accuracy, weight_after=2, epochs=8
     )
     history = learn_bounds(planted, clean, sites, settings).history
     weights = np.array([entry["weight"] for entry in history])
