@@ -36,6 +36,7 @@ def main() -> int:
     )
     parser.add_argument("--size", choices=["quick", "full"], default="quick")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, a thread each")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="to learn on")
     parser.add_argument("--results", type=Path, help="[benchmarks/results/defence-SIZE.jsonl]")
     parser.add_argument("--cache", type=Path, default=ROOT / "build/defence/victims")
     parser.add_argument("--cifar10", type=Path, help="folder of CIFAR-10 in its binary layout")
@@ -91,7 +92,9 @@ def _measure(todo: list[Cell], file: Path, options: argparse.Namespace) -> int:
             while len(running) < options.jobs and (ready or untrained):
                 if ready:
                     cell = ready.popleft()
-                    job = pool.submit(cells.run, cell, options.cache, options.cifar10)
+                    job = pool.submit(
+                        cells.run, cell, options.cache, options.cifar10, options.device
+                    )
                     running[job] = cell
                 else:
                     victim = untrained.popleft()

@@ -19,6 +19,7 @@ from benchmarks.defence import measures, victims
 from benchmarks.defence.peers import PEERS
 from benchmarks.defence.victims import Trained, Victim
 from mmbm_onnx.learning.settings import METHODS, settings_for
+from mmbm_onnx.pipeline.devices import torch_settings
 
 HERE = Path(__file__).parent
 NONE = "none"
@@ -54,8 +55,15 @@ class Cell:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def run(cell: Cell, store: Path, cifar: Path | None = None) -> dict[str, Any]:
+def run(cell: Cell, store: Path, cifar: Path | None = None, device: str = "cpu") -> dict[str, Any]:
     """Measure a cell on one thread.
+
+    Args:
+        cell: Which.
+        store: The cache of victims.
+        cifar: Where CIFAR-10 lies, if that is wanted.
+        device: Where defences learn, ``"cpu"`` or ``"cuda"``; victims are trained on the CPU, and
+            measured there.
 
     Returns:
         A record for ``append``: the cell, ``original`` and, by method, ``hardened`` and
@@ -72,15 +80,18 @@ def run(cell: Cell, store: Path, cifar: Path | None = None) -> dict[str, Any]:
     }
     started = time.perf_counter()
     if cell.method in PEERS:
-        record["repaired"] = _repaired(cell, trained, original)
+        record["repaired"] = _repaired(cell, trained, original, device)
     elif cell.method != NONE:
-        record |= _bounded(cell, trained, original)
+        record |= _bounded(cell, trained, original, device)
     record["seconds"] = round(time.perf_counter() - started, 1)
+    record["device"] = torch.cuda.get_device_name() if device == "cuda" else device
     record["versions"] = {name: version(name) for name in _LIBRARIES}
     return record
 
 
-def _bounded(cell: Cell, trained: Trained, original: measures.Figures) -> dict[str, Any]:
+def _bounded(
+    cell: Cell, trained: Trained, original: measures.Figures, device: str
+) -> dict[str, Any]:
     x, y = (part[: cell.clean] for part in trained.clean)
     result = mmbm_onnx.harden(
         trained.model,
@@ -89,6 +100,7 @@ def _bounded(cell: Cell, trained: Trained, original: measures.Figures) -> dict[s
         false_positive_rate=_RATE,
         seed=cell.victim.seed,
         threads=1,
+        device=device,
     )
     assert result.detector is not None
     found: dict[str, Any] = {}
@@ -102,11 +114,14 @@ def _bounded(cell: Cell, trained: Trained, original: measures.Figures) -> dict[s
     return found
 
 
-def _repaired(cell: Cell, trained: Trained, original: measures.Figures) -> dict[str, Any]:
+def _repaired(
+    cell: Cell, trained: Trained, original: measures.Figures, device: str
+) -> dict[str, Any]:
     x, y = (part[: cell.clean] for part in trained.clean)
     torch.manual_seed(cell.victim.seed)
-    network = trained.network().to(memory_format=torch.channels_last)  # faster on CPUs
-    network = PEERS[cell.method](network, x, y, cell.victim.seed)
+    network = trained.network().to(device, memory_format=torch.channels_last)  # faster on CPUs
+    with torch_settings(1):
+        network = PEERS[cell.method](network, x, y, cell.victim.seed).cpu()
     path = trained.folder / f"{cell.method}-{cell.clean}-{os.getpid()}.onnx"
     try:
         victims.export(network, x.shape[1:], path)

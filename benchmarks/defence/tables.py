@@ -41,7 +41,7 @@ def render(records: Sequence[Record]) -> str:
         _clean_sizes([r for r in records if r["victim"]["attack"] not in attacks.ADAPTIVE]),
         "## Share of poison",
         _shares([r for r in records if r["clean"] == WHOLE]),
-        "## Seconds for one hardening, one thread",
+        "## Seconds for one hardening, on one thread or on a GPU",
         _seconds(main),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -196,9 +196,13 @@ def _grouped(
 
 
 def _seconds(records: Sequence[Record]) -> str:
-    names = sorted({r["method"] for r in records} - {"none"})
-    rows = [[name, _mean([r["seconds"] for r in of(records, name)])] for name in names]
-    return _table(["method", "seconds"], rows)
+    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for record in records:
+        if record["method"] != "none":
+            where = record.get("device", "cpu")  # older records are all of the CPU
+            groups[record["method"], where].append(record["seconds"])
+    rows = [[*key, _mean(groups[key])] for key in sorted(groups)]
+    return _table(["method", "learned on", "seconds"], rows)
 
 
 def _methods(records: Iterable[Record], role: str) -> list[str]:

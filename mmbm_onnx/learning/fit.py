@@ -17,7 +17,7 @@ from mmbm_onnx.execution.points import Points, joined
 from mmbm_onnx.learning.adam import Adam
 from mmbm_onnx.learning.attackers import Attackers, NoiseAttackers
 from mmbm_onnx.learning.checkpoint import Checkpoint, State
-from mmbm_onnx.learning.judge import Judge
+from mmbm_onnx.learning.judge import Judge, Mistakes
 from mmbm_onnx.learning.margin import margins
 from mmbm_onnx.learning.parameters import BoundParameters
 from mmbm_onnx.learning.settings import Settings
@@ -29,7 +29,7 @@ _ROOM = 0.02  # of accuracy above its target, for a full step of the weight
 _FASTEST_BACK = -3.0  # steps of the weight in one
 _TIGHTER = 0.95  # how closely a common factor is sought
 _TIGHTENINGS = 20  # to a factor of 0.36
-_DOUBT = 1.645  # standard errors: one chance in twenty, on one side
+_DOUBT = 1.0  # standard errors
 _CLOSE = 0.01  # to the share by which bounds are loosened
 
 
@@ -91,17 +91,29 @@ def learn_bounds(
     """
     x = torch.from_numpy(np.ascontiguousarray(fit.x)).to(classifier.device, classifier.dtype)
     reference = original_logits(classifier, x, settings.batch_size)
-    keep = _kept(reference, fit.y)
-    x, reference = x[keep], reference[keep]
-    decisions = reference.argmax(1)
-    judge = None
+    right = _right(reference, fit.y)
+    judge, mistakes = None, None
     if settings.judged_on == "calibration" and calibration is not None:
         judge = Judge(classifier, calibration, 2 * settings.batch_size, seed)
+        if fit.y is not None:
+            labels = torch.from_numpy(fit.y)[~right.cpu()]
+            mistakes = Mistakes(classifier, x[~right], labels, 2 * settings.batch_size)
+    x, reference = x[right], reference[right]
+    decisions = reference.argmax(1)
     statistics = activation_statistics(classifier, x, sites, granularity, settings.batch_size)
     parameters = BoundParameters(sites, statistics, settings)
     clean = classifier.points(x, settings.batch_size)
     loop = _Loop(
-        classifier, clean, reference, decisions, judge, parameters, settings, seed, progress
+        classifier,
+        clean,
+        reference,
+        decisions,
+        judge,
+        mistakes,
+        parameters,
+        settings,
+        seed,
+        progress,
     )
     history = loop.run(checkpoint)
     warnings = (*loop.warnings, *(checkpoint.warnings if checkpoint is not None else ()))
@@ -114,13 +126,14 @@ def original_logits(classifier: Classifier, x: Tensor, batch_size: int) -> Tenso
     return torch.cat([classifier.logits(batch) for batch in torch.split(x, batch_size)])
 
 
-def _kept(reference: Tensor, labels: IntArray | None) -> Tensor:
+def _right(reference: Tensor, labels: IntArray | None) -> Tensor:
+    """Which samples the network gets right, ``(n,)`` bool: all, where nothing tells."""
     if labels is None:
-        return torch.arange(len(reference), device=reference.device)
+        return torch.ones(len(reference), dtype=torch.bool, device=reference.device)
     right = reference.argmax(1) == torch.from_numpy(labels).to(reference.device)
     if not bool(right.any()):
         raise DataError("the model gets every clean sample wrong; check preprocessing and labels")
-    return right.nonzero().squeeze(1)
+    return right
 
 
 @dataclass(slots=True)
@@ -151,6 +164,7 @@ class _Loop:
         reference: Tensor,
         decisions: Tensor,
         judge: Judge | None,
+        mistakes: Mistakes | None,
         parameters: BoundParameters,
         settings: Settings,
         seed: int,
@@ -161,6 +175,7 @@ class _Loop:
         self.reference = reference
         self.decisions = decisions
         self.judge = judge
+        self.mistakes = mistakes
         self.parameters = parameters
         self.settings = settings
         self.progress = progress
@@ -295,9 +310,8 @@ class _Loop:
         return True
 
     def _borne(self) -> float:
-        """The accuracy below which bounds are loosened: what so many samples would show with a
-        chance of 5 % if the target were met. Loosening for the sake of one sample costs more than
-        it gives."""
+        """The accuracy below which bounds are loosened: the target less the standard error that so
+        many samples have. Loosening for the sake of one sample costs more than it gives."""
         target = min(self.settings.accuracy, 1.0)
         count = len(self.x) if self.judge is None else self.judge.count
         return self.settings.accuracy - _DOUBT * math.sqrt(target * (1 - target) / count)
@@ -383,10 +397,14 @@ class _Loop:
 
     @torch.no_grad()
     def _judged(self, accuracy: float) -> float:
-        """The lower of an accuracy on the fit part and that on what else it is judged on."""
+        """The lower of an accuracy on the fit part and that on what else it is judged on, both as
+        shares of the original's: what was wrong and is right now counts, too."""
         if self.judge is None:
             return accuracy
-        return min(accuracy, self.judge.accuracy(self.parameters.bounds()))
+        bounds = self.parameters.bounds()
+        if self.mistakes is not None:
+            accuracy += self.mistakes.righted(bounds) / len(self.x)
+        return min(accuracy, self.judge.accuracy(bounds))
 
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:

@@ -47,11 +47,41 @@ class Judge:
             return max(1.0, right / self.count)
         return right / self.count
 
-    @torch.no_grad()
     def _decisions(self, bounds: Mapping[str, Tensor]) -> Tensor:
-        network = self._classifier
-        parts = [
-            network.logits(x.to(network.device, network.dtype), bounds).argmax(1).cpu()
-            for x in torch.split(self._x, self._batch_size)
-        ]
-        return torch.cat(parts)
+        return _decisions(self._classifier, self._x, bounds, self._batch_size)
+
+
+class Mistakes:
+    """Samples that the original gets wrong. What bounds put right of them belongs to a bounded
+    network's accuracy: where they change decisions that hang by a hair, as many get right as wrong.
+
+    Args:
+        classifier: The network.
+        x: The samples, ``(n, ...)``, n may be 0; they stay on the CPU, batches move.
+        labels: What is right, ``(n,)`` int64.
+        batch_size: Samples per forward pass.
+    """
+
+    def __init__(self, classifier: Classifier, x: Tensor, labels: Tensor, batch_size: int) -> None:
+        self._classifier = classifier
+        self._x = x.cpu()
+        self._labels = labels.cpu()
+        self._batch_size = batch_size
+
+    def righted(self, bounds: Mapping[str, Tensor]) -> int:
+        """How many the bounded network gets right."""
+        if not len(self._x):
+            return 0
+        decisions = _decisions(self._classifier, self._x, bounds, self._batch_size)
+        return int((decisions == self._labels).sum())
+
+
+@torch.no_grad()
+def _decisions(
+    network: Classifier, x: Tensor, bounds: Mapping[str, Tensor], batch_size: int
+) -> Tensor:
+    parts = [
+        network.logits(part.to(network.device, network.dtype), bounds).argmax(1).cpu()
+        for part in torch.split(x, batch_size)
+    ]
+    return torch.cat(parts)

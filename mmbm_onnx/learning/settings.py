@@ -52,7 +52,8 @@ class Settings:
             ``"calibration"`` part too, whose accuracy, as a share of the original's, must not be
             lower either. Bounds are not learned on it: where samples are few, decisions on the fit
             part are kept long after others are lost. One sample may go wrong unnoticed; of more
-            than 1,000, so many are drawn.
+            than 1,000, so many are drawn. What the original gets wrong of the fit part and the
+            bounded network right counts as kept, then.
         fidelity: What fidelity is to end at. Then the weight moves by less where little room is
             left in it or in ``accuracy``, and faster back where they are missed. None: full steps,
             on accuracy alone, as published.
@@ -61,7 +62,7 @@ class Settings:
             all logits as much as one that changes the decision; this is of decisions.
         tightened_fidelity: Once learned, all bounds are multiplied by the smallest common factor
             that leaves fidelity at most here and ``tightened_accuracy``. Where ``accuracy`` is
-            missed by more than 1.645 standard errors of the samples it is judged on, they move
+            missed by more than the standard error of the samples it is judged on, they move
             towards their channels' clean maxima instead, as far as it takes to get back there.
             None: as learned.
         tightened_accuracy: See ``tightened_fidelity``.

@@ -23,6 +23,7 @@ from benchmarks.defence.victims import Victim
 
 FULL = publish.ROOT / "benchmarks/results/defence-full.jsonl"
 VICTIM = Victim("mnist", "residual", "badnets", 0, train=300, test=60, epochs=1)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,7 @@ def test_detection_looks_at_triggers_that_work(trained) -> None:
 def test_a_cell_is_measured_and_rendered(trained, store, method: str) -> None:
     record = cells.run(Cell(VICTIM, method, 100), store)
     assert record["key"] == Cell(VICTIM, method, 100).key()
+    assert record["device"] == "cpu"
     assert 0 <= record["original"]["acc"] <= 100
     if method == "ft":
         assert record["repaired"]["acc"] != record["original"]["acc"]
@@ -140,7 +142,10 @@ def test_a_cell_is_measured_and_rendered(trained, store, method: str) -> None:
 
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("network", networks.NAMES)
-def test_peers_change_a_network_that_still_exports(peer, network, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_peers_change_a_network_that_still_exports(
+    peer, network, device, tmp_path, monkeypatch
+) -> None:
     from benchmarks.defence.peers import anp, ft_sam, tuning
 
     monkeypatch.setattr(anp, "_STEPS", 3)
@@ -152,7 +157,7 @@ def test_peers_change_a_network_that_still_exports(peer, network, tmp_path, monk
     net = networks.build(network, 1, 10, 0).eval()
     with torch.no_grad():
         before = net(torch.from_numpy(x)).numpy()
-    repaired = PEERS[peer](net, x, y, 0)
+    repaired = PEERS[peer](net.to(device), x, y, 0).cpu()
     assert not repaired.training
     victims.export(repaired, (1, 28, 28), tmp_path / "m.onnx")
     found = measures.answers(tmp_path / "m.onnx", x)["logits"]
@@ -191,6 +196,18 @@ def graph(acc: float, asr: float | None) -> dict:
     figures = {"acc": acc, "asr": asr, "ra": None if asr is None else 100 - asr}
     figures["der"] = measures.der({"acc": 90.0, "asr": 100.0}, figures) if asr is not None else None
     return {**figures, "fpr": 1.0, "tpr": asr, "auc": asr}
+
+
+def test_seconds_are_told_apart_by_what_they_were_taken_on() -> None:
+    pair = {"hardened": graph(88.0, 20.0), "detector": graph(90.0, 10.0)}
+    records = [
+        record("badnets", "mmac", 0, **pair),  # of a file that does not tell: the CPU's
+        {**record("badnets", "mmac", 1, **pair), "seconds": 3.0, "device": "cpu"},
+        {**record("badnets", "mmac", 2, **pair), "seconds": 0.5, "device": "NVIDIA H200"},
+    ]
+    text = tables.render(records)
+    assert "| mmac | cpu | 2.0 |" in text
+    assert "| mmac | NVIDIA H200 | 0.5 |" in text
 
 
 def test_tables_and_picture_say_what_the_records_say(tmp_path) -> None:

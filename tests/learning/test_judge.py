@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmbm_onnx.learning import judge as room
-from mmbm_onnx.learning.judge import Judge
+from mmbm_onnx.learning.judge import Judge, Mistakes
 from mmbm_onnx.types import Samples
 
 NOTHING_PASSES = {"active": torch.zeros(5)}
@@ -65,3 +65,13 @@ def test_of_many_samples_some_are_drawn_by_the_seed(planted, monkeypatch) -> Non
     shares = {found(seed) for seed in range(20)}
     assert len(shares) > 2
     assert all(share * 6 == pytest.approx(round(share * 6)) for share in shares)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_mistakes_that_bounds_put_right_are_counted(planted, batch_size: int) -> None:
+    x = torch.from_numpy(one_of([1, 2, 2, 3]))
+    mistakes = Mistakes(planted, x, torch.tensor([0, 0, 1, 0]), batch_size)
+    assert mistakes.righted({}) == 0
+    assert mistakes.righted(without(2)) == 1  # decided for class 0, which is right for one of two
+    assert mistakes.righted(NOTHING_PASSES) == 3
+    assert Mistakes(planted, x[:0], torch.tensor([], dtype=torch.int64), 2).righted({}) == 0

@@ -14,7 +14,7 @@ from benchmarks.defence.peers.tuning import fine_tuning
 
 Peer = Callable[[nn.Module, np.ndarray, np.ndarray, int], nn.Module]
 
-# Network, clean images and labels, seed; the network is changed and handed back.
+# Network, clean images and labels, seed; the network is changed, where it is, and handed back.
 PEERS: dict[str, Peer] = {
     "ft": fine_tuning,
     "fp": fine_pruning,

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.defence.peers.tuning import device_of
+
 _REACH = 0.4  # of the perturbation, as a share of weight and bias
 _TRADE = 0.2  # weight of the natural loss against 1 - it of the perturbed one
 _RATE = 0.2
@@ -48,7 +50,8 @@ def adversarial_neuron_pruning(
     network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int
 ) -> nn.Module:
     """Learn masks that keep clean loss low under the worst small change of neurons, then prune."""
-    images, labels = torch.from_numpy(x), torch.from_numpy(y)
+    device = device_of(network)
+    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
     network.eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)

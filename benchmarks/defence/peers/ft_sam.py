@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.defence.peers.tuning import batches, descent
+from benchmarks.defence.peers.tuning import batches, descent, device_of
 
 _RADIUS = 2.0
 _FLOOR = 0.01  # added to weights' sizes, as in ASAM (arXiv 2102.11600)
@@ -20,7 +20,7 @@ def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int)
     network.train()
     optimizer, schedule = descent(network, _EPOCHS)
     parameters = list(network.parameters())
-    for image, label, ends in batches(x, y, seed, _EPOCHS):
+    for image, label, ends in batches(x, y, seed, _EPOCHS, device_of(network)):
         gradients = torch.autograd.grad(_loss(network, image, label), parameters)
         with torch.no_grad():
             sizes = [parameter.abs() + _FLOOR for parameter in parameters]

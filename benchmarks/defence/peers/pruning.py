@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.defence import networks
-from benchmarks.defence.peers.tuning import fine_tuning
+from benchmarks.defence.peers.tuning import device_of, fine_tuning
 
 _MOST_LOST = 0.1  # accuracy that pruning may cost, BackdoorBench's acc_ratio
 
@@ -17,7 +17,8 @@ def fine_pruning(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int) ->
 
     A pruned channel is held at zero while fine-tuning, as in the authors' code.
     """
-    images, labels = torch.from_numpy(x), torch.from_numpy(y)
+    device = device_of(network)
+    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
     last = networks.activations(network)[-1]
     means: list[Tensor] = []
     handle = last.register_forward_hook(lambda _, __, value: means.append(value.mean((0, 2, 3))))

@@ -20,7 +20,7 @@ def fine_tuning(
     """Train on with a small step."""
     network.train()
     optimizer, schedule = descent(network, epochs)
-    for image, label, ends in batches(x, y, seed, epochs):
+    for image, label, ends in batches(x, y, seed, epochs, device_of(network)):
         optimizer.zero_grad()
         functional.cross_entropy(network(image), label).backward()
         optimizer.step()
@@ -37,12 +37,17 @@ def descent(
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network is."""
+    return next(network.parameters()).device
+
+
 def batches(
-    x: np.ndarray, y: np.ndarray, seed: int, epochs: int
+    x: np.ndarray, y: np.ndarray, seed: int, epochs: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Batches in random order, and whether an epoch ends; a last one of a single sample is left
-    out, which BatchNorm cannot take."""
-    images, labels = torch.from_numpy(x), torch.from_numpy(y)
+    """Batches on a device in random order, and whether an epoch ends; a last one of a single sample
+    is left out, which BatchNorm cannot take."""
+    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         parts = torch.randperm(len(x), generator=generator).split(_BATCH)
