@@ -51,6 +51,11 @@ def main() -> int:
     options = parser.parse_args()
     if options.publish and options.size != "full":
         parser.error("--publish is of the full size")
+    if options.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("--device cuda: torch finds no CUDA device")
 
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
     from benchmarks.defence import cells, figures, publish, sizes, tables

@@ -84,7 +84,8 @@ def run(cell: Cell, store: Path, cifar: Path | None = None, device: str = "cpu")
     elif cell.method != NONE:
         record |= _bounded(cell, trained, original, device)
     record["seconds"] = round(time.perf_counter() - started, 1)
-    record["device"] = torch.cuda.get_device_name() if device == "cuda" else device
+    learned_on_gpu = device == "cuda" and cell.method != NONE
+    record["device"] = torch.cuda.get_device_name() if learned_on_gpu else "cpu"
     record["versions"] = {name: version(name) for name in _LIBRARIES}
     return record
 

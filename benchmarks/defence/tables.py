@@ -41,7 +41,8 @@ def render(records: Sequence[Record]) -> str:
         _clean_sizes([r for r in records if r["victim"]["attack"] not in attacks.ADAPTIVE]),
         "## Share of poison",
         _shares([r for r in records if r["clean"] == WHOLE]),
-        "## Seconds for one hardening, on one thread or on a GPU",
+        "## Seconds for one hardening",
+        "Learning and measuring: on one thread of a CPU, or on a GPU that several processes share.",
         _seconds(main),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

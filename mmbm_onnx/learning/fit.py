@@ -39,7 +39,8 @@ class Learned:
 
     Attributes:
         bounds: One per site.
-        history: One entry per epoch: ``loss``, ``fidelity``, ``penalty``, ``accuracy``, ``weight``.
+        history: One entry per epoch: ``loss``, ``fidelity``, ``penalty``, ``accuracy`` (as a share
+            of the original's; above 1 where bounds put more right than wrong), ``weight``.
         samples: Number of samples used.
         warnings: One line each.
     """
@@ -73,8 +74,9 @@ def learn_bounds(
 
     Args:
         classifier: The network; not changed.
-        fit: Clean samples. Those that the network gets wrong are left out when labels are known;
-            without labels the network's own decisions are what must be kept.
+        fit: Clean samples. When labels are known, bounds are not learned on those that the network
+            gets wrong; with accuracy judged on the calibration part, too, they count where bounds
+            put them right. Without labels the network's own decisions are what must be kept.
         sites: Where bounds go.
         settings: See ``Settings``.
         calibration: What accuracy is judged on besides the fit part, where the settings say so.

@@ -53,7 +53,7 @@ class Settings:
             lower either. Bounds are not learned on it: where samples are few, decisions on the fit
             part are kept long after others are lost. One sample may go wrong unnoticed; of more
             than 1,000, so many are drawn. What the original gets wrong of the fit part and the
-            bounded network right counts as kept, then.
+            bounded network right counts as kept, then, where labels are known.
         fidelity: What fidelity is to end at. Then the weight moves by less where little room is
             left in it or in ``accuracy``, and faster back where they are missed. None: full steps,
             on accuracy alone, as published.

@@ -423,6 +423,19 @@ def test_mistakes_that_bounds_put_right_count_as_kept(planted, sites, clean, mon
         np.testing.assert_array_equal(x, clean.x[wrong])
         np.testing.assert_array_equal(answers, labels[wrong])
 
+    # What is measured at the end counts them, too; without labels there are none.
+    measured = []
+    measure = _Loop._measure
+    monkeypatch.setattr(_Loop, "_measure", lambda self: measured.append(measure(self)) or (1, 9))
+    monkeypatch.setattr(Mistakes, "righted", lambda self, bounds: 3)
+    settings = replace(settings, tightened_fidelity=0.3)
+    found("calibration")
+    assert measured[0][0] == pytest.approx(without[-1] + 3 / kept)
+    seen.clear()
+    monkeypatch.setattr(Mistakes, "righted", righted)
+    learn_bounds(planted, Samples(clean.x), sites, settings, calibration=clean)
+    assert seen == []
+
 
 def test_attackers_are_told_what_each_batch_reached(planted, sites, clean, monkeypatch) -> None:
     told = []
