@@ -51,15 +51,16 @@ def main() -> int:
     options = parser.parse_args()
     if options.publish and options.size != "full":
         parser.error("--publish is of the full size")
-    if options.device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            parser.error("--device cuda: torch finds no CUDA device")
 
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes to come
     from benchmarks.defence import cells, figures, publish, sizes, tables
+    from mmbm_onnx.errors import RuntimeMissingError
+    from mmbm_onnx.pipeline.devices import torch_device
 
+    try:
+        torch_device(options.device)
+    except RuntimeMissingError as error:
+        parser.error(str(error))
     file = options.results or ROOT / f"benchmarks/results/defence-{options.size}.jsonl"
     everything = sizes.quick()
     if options.size == "full":
