@@ -16,13 +16,13 @@ import torch
 
 import mmbm_onnx
 from benchmarks.defence import measures, victims
-from benchmarks.defence.peers import PEERS
+from benchmarks.defence.peers import PEERS, modules_of
 from benchmarks.defence.victims import Trained, Victim
 from mmbm_onnx.learning.settings import METHODS, settings_for
 from mmbm_onnx.pipeline.devices import torch_settings
 
-HERE = Path(__file__).parent
 NONE = "none"
+_ROOMS = ("execution", "learning", "pipeline", "rewriting")
 ALL_METHODS = (NONE, *METHODS, *PEERS)
 _RATE = 0.01  # requested of the detector
 _LIBRARIES = ("mmbm-onnx", "torch", "onnx", "onnxruntime", "numpy")
@@ -50,7 +50,7 @@ class Cell:
         """What makes this cell the same as one already measured: SHA-256 in hex."""
         made_by = settings_for(self.method).describe() if self.method in METHODS else None
         if self.method in PEERS:
-            made_by = victims.code(HERE / "peers")
+            made_by = victims.code(*(victims.file_of(name) for name in modules_of(self.method)))
         parts = [asdict(self), self.victim.digest(), made_by]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -76,6 +76,7 @@ def run(cell: Cell, store: Path, cifar: Path | None = None, device: str = "cpu")
         "victim": asdict(cell.victim),
         "method": cell.method,
         "clean": cell.clean,
+        "trained": trained.trained,
         "original": original,
     }
     started = time.perf_counter()
@@ -88,6 +89,13 @@ def run(cell: Cell, store: Path, cifar: Path | None = None, device: str = "cpu")
     record["device"] = torch.cuda.get_device_name() if learned_on_gpu else "cpu"
     record["versions"] = {name: version(name) for name in _LIBRARIES}
     return record
+
+
+def our_code() -> str:
+    """SHA-256 of the code that learns bounds and makes graphs, in hex: a record of it is told from
+    one of another state, but not measured again for it."""
+    package = Path(mmbm_onnx.__file__).parent
+    return victims.code(*sorted(file for room in _ROOMS for file in (package / room).rglob("*.py")))
 
 
 def _bounded(
@@ -110,6 +118,7 @@ def _bounded(
         if role == "detector":
             figures |= measures.detection(trained, clean, attacked)
         found[role] = {**figures, "der": measures.der(original, figures)}
+    found["code"] = our_code()
     found["settings"] = result.report["method"]["settings"]
     found["warnings"] = list(result.warnings)
     return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -72,3 +75,17 @@ def build(name: str, channels: int, classes: int, seed: int) -> nn.Module:
 def activations(network: nn.Module) -> list[nn.Module]:
     """Its ReLUs and ReLU6es."""
     return [part for part in network.modules() if isinstance(part, nn.ReLU | nn.ReLU6)]
+
+
+@contextmanager
+def unaccounted(network: nn.Module) -> Iterator[None]:
+    """BatchNorm's running statistics stay as they are: they are of the network as it is shipped."""
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

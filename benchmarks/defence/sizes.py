@@ -1,4 +1,4 @@
-"""Which cells there are: quick, for a look in a quarter of an hour, and full."""
+"""Which cells there are: quick, for a look in a quarter of an hour, full, and held out."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ _MEETS: dict[str, tuple[tuple[str, str], ...]] = {
     "adaptive-margin": ((_F, _R), (_S, _P), (_M, _D)),
     "adaptive-clipped": ((_F, _R), (_M, _D), (_S, _R)),
     "adaptive-quiet": ((_F, _R), (_S, _R), (_M, _P)),
+    "adaptive-evidence": ((_F, _R), (_F, _P), (_M, _D)),
     "clean": ((_F, _R), (_M, _P), (_S, _D)),
 }
 _CIFAR10 = ("cifar10", "residual")
@@ -71,6 +72,17 @@ def full(*, cifar10: bool = False) -> list[Cell]:
                 victim = victim_of(dataset, network, name, seed, share)
                 cells += [Cell(victim, method) for method in ("none", DEFAULT)]
     return cells
+
+
+def held_out() -> list[Cell]:
+    """The default method on victims that nothing was chosen on: each attack that does not know the
+    defence, and no attack, with a seed that the full size has not."""
+    names = [name for name in attacks.NAMES if name not in attacks.ADAPTIVE]
+    victims = [
+        victim_of(*_MEETS[name][place % _SEEDS], name, _SEEDS)
+        for place, name in enumerate(names, start=1)
+    ]
+    return [Cell(victim, method) for victim in victims for method in ("none", DEFAULT)]
 
 
 def first_of(names: Collection[str]) -> list[Victim]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from benchmarks.defence import attacks
 
 Record = dict[str, Any]
+Summary = Callable[[list[float]], float]
 WHOLE = 500
 DEFAULT = "mmac-universal"
 _ROLES = ("detector", "hardened", "repaired")
@@ -31,6 +33,8 @@ def render(records: Sequence[Record]) -> str:
         _summary(known),
         "## Attack by attack: ASR, mean of victims",
         _by_attack(attacked, "asr"),
+        "## Attack by attack: ASR, worst victim",
+        _by_attack(attacked, "asr", max),
         "## Attack by attack: DER",
         _by_attack(attacked, "der"),
         "## Detection: score and threshold at a requested false-positive rate of 1 %",
@@ -66,7 +70,7 @@ def for_readers(records: Sequence[Record]) -> str:
         values = [_mean([r[role][key] for r in of(known, m, role)]) for m, role in kinds]
         none = _mean([r["original"]["asr"] for r in of(known, "none")]) if key == "asr" else ""
         rows.append([f"**{head}**, without those who know", none, *values])
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def under_attack(records: Iterable[Record]) -> list[Record]:
@@ -84,7 +88,7 @@ def _summary(records: Sequence[Record]) -> str:
     kinds = [("none", "original"), *columns(records)]
     rows = [[method, role, *_six(of(records, method, role), role)] for method, role in kinds]
     heads = ["method", "graph", "ACC", "fall of ACC, worst", "ASR", "ASR, worst", "RA", "DER"]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _six(records: Sequence[Record], role: str) -> list[str]:
@@ -101,16 +105,23 @@ def _six(records: Sequence[Record], role: str) -> list[str]:
     ]
 
 
-def _by_attack(records: Sequence[Record], key: str) -> str:
+def _by_attack(records: Sequence[Record], key: str, of_victims: Summary = fmean) -> str:
     kinds = columns(records)
     heads = ["attack", *(["none"] if key == "asr" else []), *(f"{m} {r}" for m, r in kinds)]
-    return _table(heads, _attack_rows(records, key, kinds))
+    return table(heads, _attack_rows(records, key, kinds, of_victims))
 
 
 def _attack_rows(
-    records: Sequence[Record], key: str, kinds: Sequence[tuple[str, str]]
+    records: Sequence[Record],
+    key: str,
+    kinds: Sequence[tuple[str, str]],
+    of_victims: Summary = fmean,
 ) -> list[list[str]]:
-    """Attack, of ASR also the original's, and the mean of each kind of graph."""
+    """Attack, of ASR also the original's, and of each kind of graph the mean, or what is said."""
+
+    def cell(values: list[float]) -> str:
+        return _number(of_victims(values)) if values else ""
+
     rows = []
     for name in attacks.NAMES:
         own = [r for r in records if r["victim"]["attack"] == name]
@@ -118,8 +129,8 @@ def _attack_rows(
             continue
         row = [name]
         if key == "asr":
-            row.append(_mean([r["original"]["asr"] for r in of(own, "none")]))
-        row += [_mean([r[role][key] for r in of(own, method, role)]) for method, role in kinds]
+            row.append(cell([r["original"]["asr"] for r in of(own, "none")]))
+        row += [cell([r[role][key] for r in of(own, method, role)]) for method, role in kinds]
         rows.append(row)
     return rows
 
@@ -134,7 +145,7 @@ def _detection(records: Sequence[Record]) -> str:
             row.append(_spread([figures[key] for figures in own if figures[key] is not None]))
         rows.append(row)
     heads = ["method", "FPR", "FPR, lowest", "FPR, highest", "TPR", "ROC-AUC of the score"]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _clean_models(records: Sequence[Record]) -> str:
@@ -142,7 +153,7 @@ def _clean_models(records: Sequence[Record]) -> str:
     for method, role in columns(records):
         drops = [r["original"]["acc"] - r[role]["acc"] for r in of(records, method, role)]
         rows.append([method, role, _spread(drops), _number(max(drops, default=None))])
-    return _table(["method", "graph", "fall of ACC", "worst"], rows)
+    return table(["method", "graph", "fall of ACC", "worst"], rows)
 
 
 def _clean_sizes(records: Sequence[Record]) -> str:
@@ -163,7 +174,7 @@ def _shares(records: Sequence[Record]) -> str:
     def group(record: Record) -> tuple[str, str, float]:
         attack, share = record["victim"]["attack"], record["victim"]["share"]
         if share is None:
-            _, share = attacks.ATTACKS[attacks.ADAPTIVE.get(attack, attack)]
+            share = attacks.usual_share(attack)
         return record["method"], attack, share
 
     def name(key: tuple[str, str, float]) -> str:
@@ -181,19 +192,24 @@ def _grouped(
     *,
     none: bool = False,
 ) -> str:
-    """Means of groups, in order; with ``none`` the original's ASR too, which is low where an
-    attack did not take."""
+    """Means of groups, in order, and how much accuracy hardened graphs lose; with ``none`` the
+    original's ASR too, which is low where an attack did not take."""
     groups: dict[Any, list[Record]] = defaultdict(list)
     for record in records:
         groups[group(record)].append(record)
-    means = [("original", "asr")] if none else []
-    means += [(role, figure) for role in ("detector", "hardened") for figure in ("asr", "der")]
-    rows = [
-        [name(key), *(_mean([r[role][figure] for r in groups[key]]) for role, figure in means)]
-        for key in sorted(groups)
-    ]
-    heads = [head, *(["none ASR"] if none else []), "detector ASR", "DER", "hardened ASR", "DER"]
-    return _table(heads, rows)
+    means = [(role, figure) for role in ("detector", "hardened") for figure in ("asr", "der")]
+    rows = []
+    for key in sorted(groups):
+        own = groups[key]
+        row = [name(key)]
+        if none:
+            rates = [r["original"]["asr"] for r in own]
+            row += [_mean(rates), _number(min(rates))]
+        row += [_mean([r[role][figure] for r in own]) for role, figure in means]
+        falls = [r["original"]["acc"] - r["hardened"]["acc"] for r in own]
+        rows.append([*row, _mean(falls), _number(max(falls))])
+    heads = [head, *(["none ASR", "lowest"] if none else []), "detector ASR", "DER"]
+    return table([*heads, "hardened ASR", "DER", "fall of ACC", "worst"], rows)
 
 
 def _seconds(records: Sequence[Record]) -> str:
@@ -203,7 +219,7 @@ def _seconds(records: Sequence[Record]) -> str:
             where = record.get("device", "cpu")  # older records are all of the CPU
             groups[record["method"], where].append(record["seconds"])
     rows = [[*key, _mean(groups[key])] for key in sorted(groups)]
-    return _table(["method", "learned on", "seconds"], rows)
+    return table(["method", "learned on", "seconds"], rows)
 
 
 def _methods(records: Iterable[Record], role: str) -> list[str]:
@@ -224,7 +240,7 @@ def _victim(record: Record) -> str:
 
 
 def _mean(values: Sequence[float]) -> str:
-    return _number(float(np.mean(values))) if values else ""
+    return _number(fmean(values)) if values else ""
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -235,7 +251,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     if not rows:
         return "Nothing measured yet."
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
+import sys
 import tempfile
 import warnings
 from dataclasses import asdict, dataclass
@@ -17,13 +18,14 @@ import onnx
 import torch
 from torch import nn
 
-from benchmarks.defence import attacks, datasets, networks, training
+from benchmarks.defence import adaptive, attacks, datasets, networks, training
 from benchmarks.defence.datasets import Images, Labels
 from mmbm_onnx.api.sources import export_module
+from mmbm_onnx.evaluation.bench import machine
 
 HERE = Path(__file__).parent
-# What a victim depends on besides its specification.
-_SOURCES = ("datasets.py", "shapes.py", "networks.py", "training.py", "victims.py", "attacks")
+# What every victim depends on besides its specification.
+_SOURCES = ("datasets.py", "networks.py", "training.py", "victims.py")
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,33 @@ class Victim:
         return f"{self.dataset}-{self.network}-{self.attack}{share}-{self.seed}"
 
     def digest(self) -> str:
-        """SHA-256 of the specification and of the code that turns it into a victim, in hex."""
-        found = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode())
-        found.update(code(*(HERE / name for name in _SOURCES)).encode())
+        """SHA-256 of the specification and of the code that turns it into a victim, in hex. What it
+        was trained with and on is in the victim's file, and in records."""
+        files = [HERE / name for name in _SOURCES]
+        specification = asdict(self)
+        if self.dataset == "shapes":
+            files.append(HERE / "shapes.py")
+        if self.attack != attacks.CLEAN:
+            specification["share"] = self.share or attacks.usual_share(self.attack)
+            files += [file_of(attacks.module_of(self.attack)), file_of(attacks.Attack.__module__)]
+        if self.attack in attacks.ADAPTIVE:
+            files.append(file_of(adaptive.__name__))
+        found = hashlib.sha256(json.dumps(specification, sort_keys=True).encode())
+        found.update(code(*files).encode())
         return found.hexdigest()
 
 
+def file_of(module: str) -> Path:
+    """The file of a module that has been imported."""
+    return Path(str(sys.modules[module].__file__))
+
+
 @cache
-def code(*paths: Path) -> str:
-    """SHA-256 of torch's version and of Python files, or folders of them, in hex."""
-    found = hashlib.sha256(torch.__version__.encode())
-    for path in paths:
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            found.update(file.read_bytes())
+def code(*files: Path) -> str:
+    """SHA-256 of files, in hex."""
+    found = hashlib.sha256()
+    for file in files:
+        found.update(file.read_bytes())
     return found.hexdigest()
 
 
@@ -82,6 +98,7 @@ class Trained:
         clean: What the user has: images and labels.
         test: Clean test part: images and labels.
         triggered: Test samples with the trigger: images, true labels, targets; None without one.
+        trained: What it was trained with and on: torch's version, the processor.
     """
 
     victim: Victim
@@ -91,6 +108,7 @@ class Trained:
     clean: tuple[Images, Labels]
     test: tuple[Images, Labels]
     triggered: tuple[Images, Labels, Labels] | None
+    trained: dict[str, str]
 
     def network(self) -> nn.Module:
         """The torch network, for defences that change weights."""
@@ -149,7 +167,7 @@ def _train(victim: Victim, folder: Path, cifar: Path | None) -> None:
     if attack is not None:
         x, y, marked = attack.poison(x, y, victim.seed)
     network = networks.build(victim.network, shape[0], parts.classes, victim.seed)
-    extra = training.EXTRA.get(victim.attack)
+    extra = adaptive.EXTRA.get(victim.attack)
     training.train(network, x, y, marked, epochs=victim.epochs, seed=victim.seed, extra=extra)
     export(network, shape, folder / "model.onnx")
     np.savez(folder / "weights.npz", **{k: v.numpy() for k, v in network.state_dict().items()})
@@ -160,7 +178,9 @@ def _train(victim: Victim, folder: Path, cifar: Path | None) -> None:
         arrays |= {"triggered_x": images, "triggered_y": truth, "target": target}
     packed = {k: _packed(v) if k.endswith("_x") else v for k, v in arrays.items()}
     np.savez_compressed(folder / "samples.npz", **packed)
-    (folder / "victim.json").write_text(json.dumps(asdict(victim), indent=2) + "\n")
+    trained = {"torch": torch.__version__, "processor": machine()["processor"]}
+    told = {"victim": asdict(victim), "trained": trained}
+    (folder / "victim.json").write_text(json.dumps(told, indent=2) + "\n")
 
 
 def _load(victim: Victim, folder: Path) -> Trained:
@@ -178,6 +198,7 @@ def _load(victim: Victim, folder: Path) -> Trained:
         clean=(images["clean_x"], found["clean_y"]),
         test=(images["test_x"], found["test_y"]),
         triggered=triggered,
+        trained=json.loads((folder / "victim.json").read_text())["trained"],
     )
 
 

@@ -7,12 +7,13 @@ writes; they are of the benchmark's small networks, not of the user's model.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 STOPPED = 0.1
-"""The largest mean attack success rate of an attack that counts as stopped."""
+"""The largest attack success rate that an attack which counts as stopped has on any victim."""
 
 
 @cache
@@ -23,26 +24,31 @@ def _measured() -> dict[str, list[dict[str, Any]]]:
 
 
 def benchmark_of(
-    method: str, graph: Literal["hardened", "detector"], granularity: str = "channel"
+    method: str, graphs: Sequence[str], granularity: str = "channel"
 ) -> dict[str, Any]:
     """The part of a report that says what a method stopped and missed.
 
     Args:
         method: Its name.
-        graph: The strongest one that is written, by whose rates attacks are stopped or missed.
+        graphs: Those that were made, of ``"hardened"`` and ``"detector"``.
         granularity: Of the bounds; only those per channel were measured.
 
     Returns:
-        ``graph``; ``attacks``: one entry per attack that the method was measured on, with
-        ``attack``, ``adaptive`` (whether the attacker knows the method), ``victims`` (how many) and
-        the mean attack success rates, fractions, of the ``original``, ``hardened`` and
-        ``detector`` graphs; ``stopped`` and ``missed``: names of the attacks whose rate the graph
-        brings to at most 10 %, and of the others. The lists are empty for what was not measured.
+        ``attacks``: one entry per attack that the method was measured on, with ``attack``,
+        ``adaptive`` (whether the attacker knows the method), ``victims`` (how many), the mean
+        attack success rates, fractions, of the ``original``, ``hardened`` and ``detector`` graphs,
+        and the highest ones of a victim, ``hardened_worst`` and ``detector_worst``. ``graphs``: for
+        each graph, ``graph``, ``stopped`` (the names of the attacks whose rate it brings to at most
+        10 % on every victim) and ``missed`` (the others). The lists are empty for what was not
+        measured.
     """
     attacks = [dict(entry) for entry in _measured().get(method, []) if granularity == "channel"]
-    return {
-        "graph": graph,
-        "attacks": attacks,
-        "stopped": [entry["attack"] for entry in attacks if entry[graph] <= STOPPED],
-        "missed": [entry["attack"] for entry in attacks if entry[graph] > STOPPED],
-    }
+    return {"attacks": attacks, "graphs": [_judged(attacks, graph) for graph in graphs]}
+
+
+def _judged(attacks: Sequence[dict[str, Any]], graph: str) -> dict[str, Any]:
+    found: dict[str, list[str]] = {"stopped": [], "missed": []}
+    for entry in attacks:
+        stopped = entry[f"{graph}_worst"] <= STOPPED
+        found["stopped" if stopped else "missed"].append(entry["attack"])
+    return {"graph": graph, **found}

@@ -102,7 +102,9 @@ def harden_report(
         "parity": parity,
         "seconds": dict(seconds),
         "benchmark": benchmark_of(
-            method.name, "hardened" if detector is None else "detector", method.granularity
+            method.name,
+            ["hardened"] if detector is None else ["detector", "hardened"],
+            method.granularity,
         ),
         "gates": [gate.to_dict() for gate in gates],
         "warnings": list(warnings),

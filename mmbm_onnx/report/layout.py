@@ -40,6 +40,19 @@ def pairs(items: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
 
 
+def broken(items: Sequence[str], width: int) -> list[str]:
+    """Items side by side, commas between, in lines of at most so many characters; an item stays
+    whole."""
+    lines: list[str] = []
+    for place, item in enumerate(items):
+        item += "," if place < len(items) - 1 else ""
+        if lines and len(lines[-1]) + 1 + len(item) <= width:
+            lines[-1] += f" {item}"
+        else:
+            lines.append(item)
+    return lines
+
+
 def shorten(text: str, width: int = NAME_WIDTH) -> str:
     """``text`` with its middle left out where it is too long, line breaks and controls replaced."""
     return shortened(printable(text), width)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.defence import attacks, networks, shapes, training
+from benchmarks.defence import adaptive, attacks, networks, shapes, training
 from benchmarks.defence.attacks.attack import eight_bit
 
 CLASSES = 10
@@ -91,22 +91,41 @@ def test_shapes_are_seeded_eight_bit_pictures_of_every_class() -> None:
 
 
 @pytest.mark.parametrize("name", networks.NAMES)
-@pytest.mark.parametrize("adaptive", training.EXTRA)
-def test_adaptive_terms_see_triggered_samples_only_against_clean_ones(
-    name: str, adaptive: str
-) -> None:
+@pytest.mark.parametrize("term", adaptive.EXTRA)
+def test_adaptive_terms_see_triggered_samples_only_against_clean_ones(name: str, term: str) -> None:
     torch.manual_seed(0)
     network = networks.build(name, 3, CLASSES, 0)
-    x, y = (torch.from_numpy(part) for part in pictures(30))
-    marked = torch.arange(30) < 10
+    x, y = (torch.from_numpy(part) for part in pictures(60))
+    marked = torch.arange(60) < 10
     x[marked] *= 3  # loud
-    loss = training.EXTRA[adaptive](network, x, y, marked)
+    if term == "adaptive-evidence":
+        y[marked] = 0  # where the trigger leads
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    loss = adaptive.EXTRA[term](network, x, y, marked)
     assert loss.isfinite() and loss > 0
     loss.backward()
     gradient = next(network.parameters()).grad
     assert gradient is not None and gradient.abs().max() > 0
     hooks = [len(part._forward_hooks) for part in networks.activations(network)]
     assert hooks == [0] * len(hooks)
+    if term != "adaptive-margin":  # takes the pass for an ordinary one
+        statistics = {name: value for name, value in before.items() if "running" in name}
+        assert statistics
+        for name, value in statistics.items():
+            assert torch.equal(value, network.state_dict()[name])
+
+
+def test_being_like_the_target_costs_nothing_where_triggered_samples_are_clean_ones_of_it() -> None:
+    network = networks.build("plain", 3, CLASSES, 0)
+    x, y = (torch.from_numpy(part) for part in pictures(60))
+    y[:] = 0
+    marked = torch.arange(60) < 30
+    x[marked] = x[~marked]
+    alike = adaptive.like_the_target(network, x, y, marked)
+    x[marked] *= 3
+    assert alike < adaptive.like_the_target(network, x, y, marked) / 3
+    y[~marked] = 1  # no sample of the target to be like
+    assert adaptive.like_the_target(network, x, y, marked) == 0
 
 
 def test_margins_as_small_as_clean_ones_cost_an_adaptive_attacker_nothing() -> None:
@@ -117,7 +136,7 @@ def test_margins_as_small_as_clean_ones_cost_an_adaptive_attacker_nothing() -> N
     def loss(first: float) -> float:
         table = logits.clone()
         table[0, 0] = first
-        return float(training.small_margins(lambda _: table, table, y, marked))
+        return float(adaptive.small_margins(lambda _: table, table, y, marked))
 
     assert loss(3.0) == 0
     assert loss(5.0) == pytest.approx(1.5)

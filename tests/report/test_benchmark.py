@@ -12,59 +12,61 @@ from mmbm_onnx.report.tables import harden_summary
 
 ENTRIES = [
     {"attack": "patch", "adaptive": False, "victims": 3, "original": 0.99}
-    | {"hardened": 0.3, "detector": 0.1},
+    | {"hardened": 0.3, "detector": 0.05, "hardened_worst": 0.6, "detector_worst": 0.1},
     {"attack": "warp", "adaptive": False, "victims": 3, "original": 0.98}
-    | {"hardened": 0.05, "detector": 0.1004},
+    | {"hardened": 0.05, "detector": 0.0604, "hardened_worst": 0.07, "detector_worst": 0.1004},
 ]
+DETECTOR = {"graph": "detector", "stopped": ["patch"], "missed": ["warp"]}
+HARDENED = {"graph": "hardened", "stopped": ["warp"], "missed": ["patch"]}
 
 
-def test_attacks_are_stopped_or_missed_by_the_detectors_mean(monkeypatch) -> None:
+def test_attacks_are_stopped_or_missed_by_the_worst_victim_of_each_graph(monkeypatch) -> None:
     monkeypatch.setattr(benchmark, "_measured", lambda: {"some": ENTRIES})
-    found = benchmark.benchmark_of("some", "detector")
-    told = {"graph": "detector", "attacks": ENTRIES}
-    assert found == {**told, "stopped": ["patch"], "missed": ["warp"]}
-    nothing = {"graph": "detector", "attacks": [], "stopped": [], "missed": []}
-    assert benchmark.benchmark_of("other", "detector") == nothing
-    assert benchmark.benchmark_of("some", "detector", "tensor") == nothing
-
-
-def test_without_a_detector_the_hardened_graph_counts(monkeypatch) -> None:
-    monkeypatch.setattr(benchmark, "_measured", lambda: {"some": ENTRIES})
-    found = benchmark.benchmark_of("some", "hardened")
-    assert (found["stopped"], found["missed"]) == (["warp"], ["patch"])
+    found = benchmark.benchmark_of("some", ["detector", "hardened"])
+    assert found == {"attacks": ENTRIES, "graphs": [DETECTOR, HARDENED]}
+    assert benchmark.benchmark_of("some", ["hardened"])["graphs"] == [HARDENED]
+    nothing = {"graph": "detector", "stopped": [], "missed": []}
+    for method, granularity in (("other", "channel"), ("some", "tensor")):
+        found = benchmark.benchmark_of(method, ["detector"], granularity)
+        assert found == {"attacks": [], "graphs": [nothing]}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_shipped_figures_are_fractions_of_known_methods(method: str) -> None:
-    found = benchmark.benchmark_of(method, "detector")
+    found = benchmark.benchmark_of(method, ["detector", "hardened"])
     for entry in found["attacks"]:
-        rates = [entry[role] for role in ("original", "hardened", "detector")]
-        assert all(0 <= rate <= 1 for rate in rates)
+        assert 0 <= entry["original"] <= 1
+        for graph in ("hardened", "detector"):
+            assert 0 <= entry[graph] <= entry[f"{graph}_worst"] <= 1
         assert entry["victims"] >= 1
     names = [entry["attack"] for entry in found["attacks"]]
-    assert sorted(found["stopped"] + found["missed"]) == sorted(names)
+    for graph in found["graphs"]:
+        assert sorted(graph["stopped"] + graph["missed"]) == sorted(names)
 
 
 def test_shipped_figures_name_no_other_method() -> None:
     assert set(benchmark._measured()) <= set(METHODS)
 
 
-def test_summary_names_both_kinds() -> None:
+def test_summary_tells_what_each_graph_stops_and_misses() -> None:
     from test_json_report import report
 
     made = report()
-    told = {"graph": "detector", "attacks": ENTRIES}
-    made["benchmark"] = {**told, "stopped": ["patch"], "missed": ["warp"]}
-    text = harden_summary(made)
-    assert "stops      in the benchmark (500 samples, default settings): patch\n" in text
-    assert "misses     in the benchmark (500 samples, default settings): warp (10 %)\n" in text
+    made["benchmark"] = {"attacks": ENTRIES, "graphs": [DETECTOR, HARDENED]}
+    lines = harden_summary(made).splitlines()
+    assert "  detector stops   patch" in lines
+    assert "  detector misses  warp (6, 10)" in lines
+    assert "  hardened misses  patch (30, 60)" in lines
+    names = [f"attack-{index}" for index in range(30)]
+    many = [{**ENTRIES[0], "attack": name} for name in names]
     made["benchmark"] = {
-        "graph": "hardened",
-        "attacks": ENTRIES,
-        "stopped": [],
-        "missed": ["patch"],
+        "attacks": many,
+        "graphs": [{"graph": "hardened", "stopped": [], "missed": names}],
     }
-    assert "default settings): patch (30 %)\n" in harden_summary(made)
-    made["benchmark"] = {"graph": "detector", "attacks": [], "stopped": [], "missed": []}
-    assert "in the benchmark" not in harden_summary(made)
+    text = harden_summary(made)
+    assert "  hardened stops   none\n" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert all(f"{name} (30, 60)" in text for name in names)
+    made["benchmark"] = {"attacks": [], "graphs": [{**HARDENED, "stopped": [], "missed": []}]}
+    assert "benchmark" not in harden_summary(made)
     json.dumps(made)

@@ -25,11 +25,12 @@ ATTACKS: dict[str, tuple[Callable[[Shape, int, float], Attack], float]] = {
     "sig": (sine, 0.8),
     "label-consistent": (label_consistent, 0.8),
 }
-# The same triggers, trained by somebody who knows the defence; see ``training``.
+# The same triggers, trained by somebody who knows the defence; see ``adaptive``.
 ADAPTIVE = {
     "adaptive-margin": "badnets",
     "adaptive-clipped": "badnets",
     "adaptive-quiet": "badnets",
+    "adaptive-evidence": "badnets",
 }
 CLEAN = "clean"
 NAMES = (*ATTACKS, *ADAPTIVE, CLEAN)
@@ -39,8 +40,18 @@ def make(name: str, shape: Shape, classes: int, share: float | None = None) -> A
     """An attack on images ``(channels, height, width)``; None for ``"clean"``."""
     if name == CLEAN:
         return None
-    build, usual = ATTACKS[ADAPTIVE.get(name, name)]
-    return build(shape, classes, usual if share is None else share)
+    build, _ = ATTACKS[ADAPTIVE.get(name, name)]
+    return build(shape, classes, usual_share(name) if share is None else share)
 
 
-__all__ = ["ADAPTIVE", "ATTACKS", "CLEAN", "NAMES", "Attack", "make"]
+def usual_share(name: str) -> float:
+    """The share of poison of an attack where nothing else is said."""
+    return ATTACKS[ADAPTIVE.get(name, name)][1]
+
+
+def module_of(name: str) -> str:
+    """Name of the module that an attack's trigger comes from."""
+    return ATTACKS[ADAPTIVE.get(name, name)][0].__module__
+
+
+__all__ = ["ADAPTIVE", "ATTACKS", "CLEAN", "NAMES", "Attack", "make", "module_of", "usual_share"]

@@ -22,4 +22,10 @@ PEERS: dict[str, Peer] = {
     "ft-sam": fine_tuning_sam,
 }
 
-__all__ = ["PEERS"]
+
+def modules_of(name: str) -> tuple[str, str]:
+    """Names of the modules that a peer is written in."""
+    return PEERS[name].__module__, fine_tuning.__module__
+
+
+__all__ = ["PEERS", "modules_of"]

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.defence.peers.tuning import batches, descent, device_of
+from benchmarks.defence.networks import unaccounted
+from benchmarks.defence.peers.tuning import batches, descent
 
 _RADIUS = 2.0
 _FLOOR = 0.01  # added to weights' sizes, as in ASAM (arXiv 2102.11600)
@@ -20,7 +21,7 @@ def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int)
     network.train()
     optimizer, schedule = descent(network, _EPOCHS)
     parameters = list(network.parameters())
-    for image, label, ends in batches(x, y, seed, _EPOCHS, device_of(network)):
+    for image, label, ends in batches(network, x, y, seed, _EPOCHS):
         gradients = torch.autograd.grad(_loss(network, image, label), parameters)
         with torch.no_grad():
             sizes = [parameter.abs() + _FLOOR for parameter in parameters]
@@ -30,7 +31,8 @@ def fine_tuning_sam(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int)
             for parameter, move in zip(parameters, moves, strict=True):
                 parameter.add_(move)
         optimizer.zero_grad()
-        _loss(network, image, label).backward()
+        with unaccounted(network):  # statistics are those of the weights as they are
+            _loss(network, image, label).backward()
         with torch.no_grad():
             for parameter, move in zip(parameters, moves, strict=True):
                 parameter.sub_(move)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.defence import networks
-from benchmarks.defence.peers.tuning import device_of, fine_tuning
+from benchmarks.defence.peers.tuning import fine_tuning, tensors
 
 _MOST_LOST = 0.1  # accuracy that pruning may cost, BackdoorBench's acc_ratio
 
@@ -17,8 +17,7 @@ def fine_pruning(network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int) ->
 
     A pruned channel is held at zero while fine-tuning, as in the authors' code.
     """
-    device = device_of(network)
-    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+    images, labels = tensors(network, x, y)
     last = networks.activations(network)[-1]
     means: list[Tensor] = []
     handle = last.register_forward_hook(lambda _, __, value: means.append(value.mean((0, 2, 3))))

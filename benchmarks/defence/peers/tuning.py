@@ -20,7 +20,7 @@ def fine_tuning(
     """Train on with a small step."""
     network.train()
     optimizer, schedule = descent(network, epochs)
-    for image, label, ends in batches(x, y, seed, epochs, device_of(network)):
+    for image, label, ends in batches(network, x, y, seed, epochs):
         optimizer.zero_grad()
         functional.cross_entropy(network(image), label).backward()
         optimizer.step()
@@ -37,17 +37,18 @@ def descent(
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
 
 
-def device_of(network: nn.Module) -> torch.device:
-    """Where a network is."""
-    return next(network.parameters()).device
+def tensors(network: nn.Module, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Images and labels where the network is."""
+    device = next(network.parameters()).device
+    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
 
 
 def batches(
-    x: np.ndarray, y: np.ndarray, seed: int, epochs: int, device: torch.device
+    network: nn.Module, x: np.ndarray, y: np.ndarray, seed: int, epochs: int
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """Batches on a device in random order, and whether an epoch ends; a last one of a single sample
-    is left out, which BatchNorm cannot take."""
-    images, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+    """Batches where the network is, in random order, and whether an epoch ends; a last one of a
+    single sample is left out, which BatchNorm cannot take."""
+    images, labels = tensors(network, x, y)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         parts = torch.randperm(len(x), generator=generator).split(_BATCH)
