@@ -73,9 +73,12 @@ def main() -> int:
     failed = 0 if options.render_only else _measure(todo, file, options)
     keys = {cell.key() for cell in everything}
     records = [record for record in cells.read(file) if record["key"] in keys]
-    older = sum("hardened" in r and r.get("code") != cells.our_code() for r in records)
-    if older:
-        print(f"{older} records are of another state of mmbm_onnx/; take out those that it changes")
+    states = [record.get("code") for record in records if "hardened" in record]
+    untold = states.count(None)
+    if untold:
+        print(f"{untold} records do not tell what state of mmbm_onnx/ they are of")
+    if other := len(states) - untold - states.count(cells.our_code()):
+        print(f"{other} records are of another state of mmbm_onnx/; take out those that it changes")
     if options.publish:
         measured = len(records)
         records = cells.complete(everything, records)
@@ -84,7 +87,8 @@ def main() -> int:
         file.with_suffix(".md").write_text(tables.render(records))
         figures.draw(records, file.with_suffix(".png"))
         if options.publish:
-            publish.publish(records, cells.read(publish.HELD_OUT))
+            held_out = cells.complete(sizes.held_out(), cells.read(publish.HELD_OUT))
+            publish.publish(records, held_out)
         print(f"{len(records)} records in {file}, tables in {file.with_suffix('.md')}")
     return 1 if failed else 0
 

@@ -22,7 +22,9 @@ from mmbm_onnx.learning.settings import METHODS, settings_for
 from mmbm_onnx.pipeline.devices import torch_settings
 
 NONE = "none"
-_ROOMS = ("execution", "learning", "pipeline", "rewriting")
+_ROOMS = (
+    "data", "evaluation", "execution", "graph", "learning", "pipeline", "rewriting", "runtime",
+)  # fmt: skip
 ALL_METHODS = (NONE, *METHODS, *PEERS)
 _RATE = 0.01  # requested of the detector
 _LIBRARIES = ("mmbm-onnx", "torch", "onnx", "onnxruntime", "numpy")

@@ -21,7 +21,9 @@ PAGES: dict[Path, Told] = {
     ROOT / "README.md": lambda records, held_out: "\n\n".join(
         [tables.for_readers(records), words.of_readme(records), words.of_held_out(held_out)]
     ),
-    ROOT / "docs/clean-data.md": lambda records, _: words.of_clean_samples(records),
+    ROOT / "docs/clean-data.md": lambda records, _: (
+        f"Mean {words.CAPTION}:\n\n{words.of_clean_samples(records)}"
+    ),
 }
 BEGIN, END = "<!-- defence: begin -->", "<!-- defence: end -->"
 

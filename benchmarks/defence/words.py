@@ -15,6 +15,10 @@ _WELL = 80.0
 """Percent of triggered samples below which an attack itself is said to be weak."""
 _GATE = 2.0
 """Points of accuracy that ``harden`` by default lets a graph lose."""
+CAPTION = (
+    "attack success and defence effectiveness over the attacks that do not know the defence, falls "
+    "of accuracy (points) and flagged clean samples (percent) over all victims"
+)
 _NOUNS = {"fashion": "Fashion-MNIST", "mnist": "MNIST", "shapes": "shapes", "cifar10": "CIFAR-10"}
 
 
@@ -26,7 +30,7 @@ def of_readme(records: Sequence[Record]) -> str:
         return "Nothing measured yet."
     parts = [_cost(own), *(_failures(own, role) for role in ("detector", "hardened"))]
     parts += [_weak(own), *(_better(whole, role) for role in ("detector", "hardened"))]
-    parts.append(of_clean_samples(records))
+    parts += [f"By the number of clean samples, {CAPTION}:", of_clean_samples(records)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -54,9 +58,9 @@ def of_clean_samples(records: Iterable[Record]) -> str:
 def of_held_out(records: Sequence[Record]) -> str:
     """What the default method does on victims that nothing was chosen on."""
     own = tables.of(records, DEFAULT, "detector")
-    if not own:
-        return ""
     attacked = _attacked(own)
+    if not attacked:
+        return ""
     told = []
     for role in ("detector", "hardened"):
         asr, der = (_mean(r[role][figure] for r in attacked) for figure in ("asr", "der"))
@@ -69,8 +73,9 @@ def of_held_out(records: Sequence[Record]) -> str:
             f"{max(falls):.1f} at worst"
         )
     return (
-        f"The method was chosen with some of these victims in view. On {len(own)} others, one more "
-        f"of each attack and one model that is clean, {'; '.join(told)}."
+        f"The method was chosen by means over most of these victims. On {len(own)} others, one of "
+        "each attack that does not know the defence and one model that is clean, "
+        f"{'; '.join(told)}."
     )
 
 

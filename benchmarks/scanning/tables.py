@@ -86,9 +86,9 @@ def _named(attacked: Sequence[dict[str, Any]]) -> str:
     first = sum(record["suspected"][:1] == [t] for record in known for t in record["targets"])
     some = sum(bool({*record["suspected"]} & {*record["targets"]}) for record in known)
     return (
-        f"{told}. Of {len(known)} of the {len(found)} that the verdict finds (where any class is "
-        f"the attacker's left out) it was measured whether it is the attacker's: {some} name such "
-        f"a class, {first} before all others."
+        f"{told}. Of the {len(found)} that the verdict finds, not counting attacks toward every "
+        f"class, {len(known)} have a record of which classes were suspected: {some} name one of "
+        f"the attacker's, {first} before all others."
     )
 
 

@@ -11,6 +11,7 @@ from mmbm_onnx.evaluation.bench import BenchResult, machine
 from mmbm_onnx.evaluation.figures import Figures
 from mmbm_onnx.evaluation.gates import Gate
 from mmbm_onnx.evaluation.verification import VerifyResult
+from mmbm_onnx.report.benchmark import STOPPED
 from mmbm_onnx.report.inspection import Inspection
 from mmbm_onnx.report.layout import NAME_WIDTH, broken, number, pairs, percent, shorten, table
 
@@ -294,13 +295,19 @@ def _benchmark(benchmark: Mapping[str, Any]) -> list[str]:
     for entry in benchmark["graphs"]:
         graph = entry["graph"]
         missed = [
-            f"{name} ({100 * rates[name][graph]:.0f}, {100 * rates[name][f'{graph}_worst']:.0f})"
+            f"{name} ({100 * rates[name][graph]:.0f}, {_over(rates[name][f'{graph}_worst'])})"
             for name in entry["missed"]
         ]
         for verb, names in (("stops", entry["stopped"]), ("misses", missed)):
             lines = broken(names, _WIDTH) or ["none"]
             rows += zip([f"{graph} {verb}", *[""] * (len(lines) - 1)], lines, strict=True)
     return [f"{_BENCHMARK}\n{_indented(pairs(rows))}"]
+
+
+def _over(rate: float) -> str:
+    """A rate above that of stopped attacks in percent, so that it is seen to be above."""
+    whole = f"{100 * rate:.0f}"
+    return whole if int(whole) > 100 * STOPPED else f"{100 * rate:.1f}"
 
 
 def _covered(sites: int, uncovered: int) -> str:

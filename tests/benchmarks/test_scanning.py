@@ -61,8 +61,10 @@ def test_tables_tell_whether_the_classes_suspected_are_the_attackers() -> None:
     ]
     text = tables.render(found)
     assert "not measured" not in text
-    assert "Of 3 of the 5 that the verdict finds" in text
-    assert "2 name such a class, 1 before all others" in text
+    assert (
+        "Of the 5 that the verdict finds, not counting attacks toward every class, 3 have" in text
+    )
+    assert "2 name one of the attacker's, 1 before all others" in text
 
 
 def test_a_record_has_the_classes_that_are_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
