@@ -64,9 +64,10 @@ def main() -> int:
     except RuntimeMissingError as error:
         parser.error(str(error))
     file = options.results or ROOT / f"benchmarks/results/defence-{options.size}.jsonl"
-    everything = {"quick": sizes.quick, "held-out": sizes.held_out}.get(options.size, sizes.full)()
-    if options.size == "full" and options.cifar10 is not None:
-        everything = sizes.full(cifar10=True)
+    if options.size == "full":
+        everything = sizes.full(cifar10=options.cifar10 is not None)
+    else:
+        everything = {"quick": sizes.quick, "held-out": sizes.held_out}[options.size]()
     wanted = [cell for cell in everything if _chosen(cell, options)]
     todo = cells.missing(wanted, cells.read(file))
     print(f"{len(wanted)} cells, {len(wanted) - len(todo)} measured already", flush=True)

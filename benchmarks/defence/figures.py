@@ -8,8 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from benchmarks.defence import attacks
-from benchmarks.defence.tables import Record, columns, of, under_attack
+from benchmarks.defence.tables import Record, by_attack, columns, of, under_attack
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -24,12 +23,12 @@ def draw(records: Sequence[Record], path: Path) -> None:
     """
     known = under_attack(records)
     kinds = columns(known)
-    names = [name for name in attacks.NAMES if any(r["victim"]["attack"] == name for r in known)]
+    attacked = dict(by_attack(known))
+    names = list(attacked)
     if not kinds or not names:
         return
     values = np.full((len(names), len(kinds)), np.nan)
-    for row, name in enumerate(names):
-        own = [r for r in known if r["victim"]["attack"] == name]
+    for row, own in enumerate(attacked.values()):
         for column, (method, role) in enumerate(kinds):
             if found := [r[role]["der"] for r in of(own, method, role)]:
                 values[row, column] = np.mean(found)

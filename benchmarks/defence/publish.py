@@ -44,19 +44,15 @@ def statement(records: Iterable[Record]) -> dict[str, list[dict[str, Any]]]:
     for method in METHODS:
         own = tables.of(attacked, method, "detector")
         entries = []
-        for name in attacks.NAMES:
-            those = [record for record in own if record["victim"]["attack"] == name]
-            if those:
-                rates = {
-                    role: _share(np.mean, [r[role]["asr"] for r in those])
-                    for role in ("original", "hardened", "detector")
-                }
-                for role in ("hardened", "detector"):
-                    rates[f"{role}_worst"] = _share(np.max, [r[role]["asr"] for r in those])
-                adaptive = name in attacks.ADAPTIVE
-                entries.append(
-                    {"attack": name, "adaptive": adaptive, "victims": len(those), **rates}
-                )
+        for name, those in tables.by_attack(own):
+            rates = {
+                role: _share(np.mean, [r[role]["asr"] for r in those])
+                for role in ("original", "hardened", "detector")
+            }
+            for role in ("hardened", "detector"):
+                rates[f"{role}_worst"] = _share(np.max, [r[role]["asr"] for r in those])
+            adaptive = name in attacks.ADAPTIVE
+            entries.append({"attack": name, "adaptive": adaptive, "victims": len(those), **rates})
         if entries:
             found[method] = entries
     return found

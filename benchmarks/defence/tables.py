@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -20,7 +20,7 @@ _ROLES = ("detector", "hardened", "repaired")
 
 def render(records: Sequence[Record]) -> str:
     """All tables."""
-    main = _main(records)
+    main = whole(records)
     attacked = under_attack(records)
     known = [r for r in attacked if r["victim"]["attack"] not in attacks.ADAPTIVE]
     parts = [
@@ -67,15 +67,33 @@ def for_readers(records: Sequence[Record]) -> str:
     ]
     known = [r for r in attacked if r["victim"]["attack"] not in attacks.ADAPTIVE]
     for head, key in (("mean ASR", "asr"), ("mean DER", "der")):
-        values = [_mean([r[role][key] for r in of(known, m, role)]) for m, role in kinds]
-        none = _mean([r["original"]["asr"] for r in of(known, "none")]) if key == "asr" else ""
+        values = [mean([r[role][key] for r in of(known, m, role)]) for m, role in kinds]
+        none = mean([r["original"]["asr"] for r in of(known, "none")]) if key == "asr" else ""
         rows.append([f"**{head}**, without those who know", none, *values])
     return table(heads, rows)
 
 
 def under_attack(records: Iterable[Record]) -> list[Record]:
     """Those of attacked victims, with the attack's own share of poison and all clean samples."""
-    return [r for r in _main(records) if r["victim"]["attack"] != attacks.CLEAN]
+    return of_attacked(whole(records))
+
+
+def of_attacked(records: Iterable[Record]) -> list[Record]:
+    """Those of victims that are not clean."""
+    return [r for r in records if r["victim"]["attack"] != attacks.CLEAN]
+
+
+def by_attack(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
+    """The attacks that there are records of, in their order, with these records."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record["victim"]["attack"]].append(record)
+    return ((name, groups[name]) for name in attacks.NAMES if name in groups)
+
+
+def falls(records: Iterable[Record], role: str) -> list[float]:
+    """Points of accuracy that a kind of graph lacks of the original's."""
+    return [r["original"]["acc"] - r[role]["acc"] for r in records]
 
 
 def columns(records: Iterable[Record]) -> list[tuple[str, str]]:
@@ -93,7 +111,7 @@ def _summary(records: Sequence[Record]) -> str:
 
 def _six(records: Sequence[Record], role: str) -> list[str]:
     figures = [r[role] for r in records]
-    drops = [r["original"]["acc"] - r[role]["acc"] for r in records]
+    drops = falls(records, role)
     asr = [found["asr"] for found in figures]
     return [
         _spread([found["acc"] for found in figures]),
@@ -123,10 +141,7 @@ def _attack_rows(
         return _number(of_victims(values)) if values else ""
 
     rows = []
-    for name in attacks.NAMES:
-        own = [r for r in records if r["victim"]["attack"] == name]
-        if not own:
-            continue
+    for name, own in by_attack(records):
         row = [name]
         if key == "asr":
             row.append(cell([r["original"]["asr"] for r in of(own, "none")]))
@@ -151,7 +166,7 @@ def _detection(records: Sequence[Record]) -> str:
 def _clean_models(records: Sequence[Record]) -> str:
     rows = []
     for method, role in columns(records):
-        drops = [r["original"]["acc"] - r[role]["acc"] for r in of(records, method, role)]
+        drops = falls(of(records, method, role), role)
         rows.append([method, role, _spread(drops), _number(max(drops, default=None))])
     return table(["method", "graph", "fall of ACC", "worst"], rows)
 
@@ -204,10 +219,10 @@ def _grouped(
         row = [name(key)]
         if none:
             rates = [r["original"]["asr"] for r in own]
-            row += [_mean(rates), _number(min(rates))]
-        row += [_mean([r[role][figure] for r in own]) for role, figure in means]
-        falls = [r["original"]["acc"] - r["hardened"]["acc"] for r in own]
-        rows.append([*row, _mean(falls), _number(max(falls))])
+            row += [mean(rates), _number(min(rates))]
+        row += [mean([r[role][figure] for r in own]) for role, figure in means]
+        drops = falls(own, "hardened")
+        rows.append([*row, mean(drops), _number(max(drops))])
     heads = [head, *(["none ASR", "lowest"] if none else []), "detector ASR", "DER"]
     return table([*heads, "hardened ASR", "DER", "fall of ACC", "worst"], rows)
 
@@ -218,7 +233,7 @@ def _seconds(records: Sequence[Record]) -> str:
         if record["method"] != "none":
             where = record.get("device", "cpu")  # older records are all of the CPU
             groups[record["method"], where].append(record["seconds"])
-    rows = [[*key, _mean(groups[key])] for key in sorted(groups)]
+    rows = [[*key, mean(groups[key])] for key in sorted(groups)]
     return table(["method", "learned on", "seconds"], rows)
 
 
@@ -226,7 +241,8 @@ def _methods(records: Iterable[Record], role: str) -> list[str]:
     return sorted({r["method"] for r in records if role in r})
 
 
-def _main(records: Iterable[Record]) -> list[Record]:
+def whole(records: Iterable[Record]) -> list[Record]:
+    """Those with the attack's own share of poison and all clean samples."""
     return [r for r in records if r["clean"] == WHOLE and r["victim"]["share"] is None]
 
 
@@ -239,7 +255,8 @@ def _victim(record: Record) -> str:
     return str(sorted(record["victim"].items()))
 
 
-def _mean(values: Sequence[float]) -> str:
+def mean(values: Sequence[float]) -> str:
+    """To one place; empty where there are none."""
     return _number(fmean(values)) if values else ""
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
 from benchmarks.defence import attacks, tables
-from benchmarks.defence.tables import DEFAULT, WHOLE, Record
+from benchmarks.defence.tables import DEFAULT, Record, falls, mean, of_attacked
+from mmbm_onnx.evaluation.quality import Limits
 
 _MUCH = 20.0
 """Percent of triggered samples from which a victim is named."""
 _WELL = 80.0
 """Percent of triggered samples below which an attack itself is said to be weak."""
-_GATE = 2.0
+_GATE = 100 * Limits().max_accuracy_drop
 """Points of accuracy that ``harden`` by default lets a graph lose."""
 CAPTION = (
     "attack success and defence effectiveness over the attacks that do not know the defence, falls "
@@ -24,7 +25,7 @@ _NOUNS = {"fashion": "Fashion-MNIST", "mnist": "MNIST", "shapes": "shapes", "cif
 
 def of_readme(records: Sequence[Record]) -> str:
     """What the default method's graphs cost and where they fail, and where others do better."""
-    whole = [r for r in records if r["clean"] == WHOLE and r["victim"]["share"] is None]
+    whole = tables.whole(records)
     own = tables.of(whole, DEFAULT, "detector")
     if not own:
         return "Nothing measured yet."
@@ -44,9 +45,9 @@ def of_clean_samples(records: Iterable[Record]) -> str:
         known = [r for r in own if r["victim"]["attack"] in attacks.ATTACKS]
         row = [str(size)]
         for role in ("detector", "hardened"):
-            row += [_mean(r[role][figure] for r in known) for figure in ("asr", "der")]
-            falls = _falls(own, role)
-            row.append(f"{fmean(falls):.1f}, {max(falls):.1f}")
+            row += [mean([r[role][figure] for r in known]) for figure in ("asr", "der")]
+            lost = falls(own, role)
+            row.append(f"{fmean(lost):.1f}, {max(lost):.1f}")
             if role == "detector":
                 flags = [r[role]["fpr"] for r in own]
                 row.append(f"{min(flags):.1f} to {max(flags):.1f}")
@@ -58,19 +59,19 @@ def of_clean_samples(records: Iterable[Record]) -> str:
 def of_held_out(records: Sequence[Record]) -> str:
     """What the default method does on victims that nothing was chosen on."""
     own = tables.of(records, DEFAULT, "detector")
-    attacked = _attacked(own)
+    attacked = of_attacked(own)
     if not attacked:
         return ""
     told = []
     for role in ("detector", "hardened"):
-        asr, der = (_mean(r[role][figure] for r in attacked) for figure in ("asr", "der"))
+        asr, der = (mean([r[role][figure] for r in attacked]) for figure in ("asr", "der"))
         worst = max(attacked, key=lambda r: r[role]["asr"])
-        falls = _falls(own, role)
+        lost = falls(own, role)
         worst_is = _named([(worst[role]["asr"], worst["victim"])])
         told.append(
             f"the {role} graph has a mean ASR of {asr} and a DER of {der}, the worst being "
-            f"{worst_is}, and loses {fmean(falls):.1f} points of accuracy on average and "
-            f"{max(falls):.1f} at worst"
+            f"{worst_is}, and loses {fmean(lost):.1f} points of accuracy on average and "
+            f"{max(lost):.1f} at worst"
         )
     return (
         f"The method was chosen by means over most of these victims. On {len(own)} others, one of "
@@ -84,13 +85,13 @@ def _cost(own: Sequence[Record]) -> str:
     clean = [r for r in own if r["victim"]["attack"] == attacks.CLEAN]
 
     def lost(role: str) -> str:
-        falls, of_clean = _falls(own, role), _falls(clean, role)
-        told = f"{fmean(falls):.1f} points of accuracy on average and {max(falls):.1f} at worst"
+        every, of_clean = falls(own, role), falls(clean, role)
+        told = f"{fmean(every):.1f} points of accuracy on average and {max(every):.1f} at worst"
         if of_clean:
             told += f" ({fmean(of_clean):.1f} and {max(of_clean):.1f} with models that are clean)"
         return told
 
-    over = sum(fall > _GATE for fall in _falls(own, "hardened"))
+    over = sum(fall > _GATE for fall in falls(own, "hardened"))
     return (
         f"Of clean samples the detector flagged {min(flags):.1f} to {max(flags):.1f} %; it lost "
         f"{lost('detector')}. The hardened graph lost {lost('hardened')}, and more than the "
@@ -102,7 +103,7 @@ def _cost(own: Sequence[Record]) -> str:
 def _failures(own: Sequence[Record], role: str) -> str:
     """The victims of which a graph lets much through, the worst first."""
     found = sorted(
-        ((r[role]["asr"], r["victim"]) for r in _attacked(own) if r[role]["asr"] >= _MUCH),
+        ((r[role]["asr"], r["victim"]) for r in of_attacked(own) if r[role]["asr"] >= _MUCH),
         key=lambda pair: -pair[0],
     )
     graph = "detector" if role == "detector" else "hardened graph alone"
@@ -116,7 +117,7 @@ def _failures(own: Sequence[Record], role: str) -> str:
 
 def _weak(own: Sequence[Record]) -> str:
     """The victims on which attacks do not work so well that there is much to stop."""
-    found = [(r["original"]["asr"], r["victim"]) for r in _attacked(own)]
+    found = [(r["original"]["asr"], r["victim"]) for r in of_attacked(own)]
     found = [(rate, victim) for rate, victim in found if rate < _WELL]
     if not found:
         return ""
@@ -135,14 +136,15 @@ def _named(rates: Iterable[tuple[float, dict[str, Any]]]) -> str:
 
 def _better(whole: Sequence[Record], role: str) -> str:
     """Attacks of which another method lets less through than a graph of the default method."""
-    rates = dict(_by_attack(whole, DEFAULT, role))
+    attacked = of_attacked(whole)
+    rates = _rates(attacked, DEFAULT, role)
     told = []
-    for method, other in tables.columns(_attacked(whole)):
-        if method == DEFAULT or (other != "repaired" and other != role):
+    for method, other in tables.columns(attacked):
+        if method == DEFAULT or other not in ("repaired", role):
             continue
         better = [
             f"{name} ({rate:.1f} instead of {rates[name]:.1f})"
-            for name, rate in _by_attack(whole, method, other)
+            for name, rate in _rates(attacked, method, other).items()
             if name in rates and round(rate, 1) < round(rates[name], 1)
         ]
         if better:
@@ -152,22 +154,7 @@ def _better(whole: Sequence[Record], role: str) -> str:
     return f"Other methods that let less through than the {role} graph: {'; '.join(told)}."
 
 
-def _by_attack(whole: Sequence[Record], method: str, role: str) -> Iterator[tuple[str, float]]:
-    own = tables.of(_attacked(whole), method, role)
-    for name in attacks.NAMES:
-        rates = [r[role]["asr"] for r in own if r["victim"]["attack"] == name]
-        if rates:
-            yield name, fmean(rates)
-
-
-def _attacked(records: Iterable[Record]) -> list[Record]:
-    return [r for r in records if r["victim"]["attack"] != attacks.CLEAN]
-
-
-def _falls(records: Iterable[Record], role: str) -> list[float]:
-    return [r["original"]["acc"] - r[role]["acc"] for r in records]
-
-
-def _mean(values: Iterable[float]) -> str:
-    found = list(values)
-    return f"{fmean(found):.1f}" if found else ""
+def _rates(attacked: Iterable[Record], method: str, role: str) -> dict[str, float]:
+    """Mean attack success rate by attack."""
+    own = tables.of(attacked, method, role)
+    return {name: fmean(r[role]["asr"] for r in those) for name, those in tables.by_attack(own)}

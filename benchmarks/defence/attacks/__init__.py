@@ -40,18 +40,22 @@ def make(name: str, shape: Shape, classes: int, share: float | None = None) -> A
     """An attack on images ``(channels, height, width)``; None for ``"clean"``."""
     if name == CLEAN:
         return None
-    build, _ = ATTACKS[ADAPTIVE.get(name, name)]
-    return build(shape, classes, usual_share(name) if share is None else share)
+    build, usual = _entry(name)
+    return build(shape, classes, usual if share is None else share)
 
 
 def usual_share(name: str) -> float:
     """The share of poison of an attack where nothing else is said."""
-    return ATTACKS[ADAPTIVE.get(name, name)][1]
+    return _entry(name)[1]
 
 
 def module_of(name: str) -> str:
     """Name of the module that an attack's trigger comes from."""
-    return ATTACKS[ADAPTIVE.get(name, name)][0].__module__
+    return _entry(name)[0].__module__
+
+
+def _entry(name: str) -> tuple[Callable[[Shape, int, float], Attack], float]:
+    return ATTACKS[ADAPTIVE.get(name, name)]
 
 
 __all__ = ["ADAPTIVE", "ATTACKS", "CLEAN", "NAMES", "Attack", "make", "module_of", "usual_share"]
