@@ -59,12 +59,13 @@ def distances(ops: Operators, x: gs.Tensor, views: Sequence[View]) -> gs.Tensor:
     def add(op: str, *inputs: gs.Tensor, to: str, **attributes: Any) -> gs.Tensor:
         return ops.add(op, *inputs, name=f"distance/{to}", **attributes)
 
-    def column(field: str) -> npt.NDArray[np.float32]:
-        return np.concatenate([view.array(field)[0] for view in views])[:, None]
+    def per_channel(field: str) -> gs.Constant:
+        return constant(field, np.concatenate([view.array(field)[0] for view in views]))
 
-    root = _roots(ops, add("Transpose", x, to="columns", perm=[1, 0]), views)
-    scaled = add("Mul", root, constant("scale", column("scale")), to="scaled")
-    t = add("Sub", scaled, constant("shift", column("shift")), to="centred")
+    scaled = add("Mul", _roots(ops, x, views), per_channel("scale"), to="scaled")
+    centred = add("Sub", scaled, per_channel("shift"), to="centred")
+    # Samples are the last axis now: views can be cut apart without copying.
+    t = add("Transpose", centred, to="columns", perm=[1, 0])
     rank = max(view.array("basis").shape[1] for view in views)
     runs = [list(run) for _, run in groupby(views, lambda view: view.channels)]
     sizes = [len(run) * run[0].channels for run in runs]
@@ -77,19 +78,21 @@ def distances(ops: Operators, x: gs.Tensor, views: Sequence[View]) -> gs.Tensor:
         lengths.append(ops.over("ReduceSumSquare", part, [1], f"distance/length_{index}"))
         basis = constant(f"basis_{index}", np.stack([_rows(v.array("basis").T, rank) for v in run]))
         projected.append(add("MatMul", basis, part, to=f"projected_{index}"))
-    # From here on classes are the last axis: there may be many of them.
-    p = add("Transpose", ops.concat(projected, 0, "distance/all"), to="projected", perm=[0, 2, 1])
-    column_shape = ops.constant("distance/column", [len(views), -1, 1], np.int64)
-    length = add("Reshape", ops.concat(lengths, 0, "distance/lengths"), column_shape, to="length")
-    curvature = np.stack([_rows(view.array("curvature"), rank) for view in views])
-    slopes = np.stack([_rows(view.array("slopes"), rank) for view in views])
-    offsets = np.stack([view.array("offsets") for view in views])
+    p = ops.concat(projected, 0, "distance/all")
     squares = add("Mul", p, p, to="squares")
-    curved = add("MatMul", squares, constant("curvature", curvature), to="curved")
-    shared = add("Add", length, curved, to="shared")
-    sloped = add("MatMul", p, constant("slopes", slopes), to="sloped")
-    apart = add("Add", sloped, constant("offsets", offsets), to="apart")
-    return ops.add("Add", shared, apart, name="distances")
+    summed = ops.concat([squares, ops.concat(lengths, 0, "distance/lengths")], 1, "distance/summed")
+    weights = [np.append(_rows(view.array("curvature"), rank), [[1]], axis=0) for view in views]
+    slopes = [_rows(view.array("slopes"), rank) for view in views]
+    offsets = [view.array("offsets") for view in views]
+
+    def times(tensor: gs.Tensor, factors: list[npt.NDArray[Any]], to: str) -> gs.Tensor:
+        """``(views, n, -1)``, of a tensor with samples last: there may be many classes."""
+        rows = add("Transpose", tensor, to=f"{to}_rows", perm=[0, 2, 1])
+        return add("MatMul", rows, constant(f"{to}_by", np.stack(factors)), to=to)
+
+    apart = add("Add", times(p, slopes, "sloped"), constant("offsets", np.stack(offsets)),
+                to="apart")  # fmt: skip
+    return ops.add("Add", times(summed, weights, "curved"), apart, name="distances")
 
 
 def _rows(array: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
@@ -98,14 +101,14 @@ def _rows(array: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]
 
 
 def _roots(ops: Operators, x: gs.Tensor, views: Sequence[View]) -> gs.Tensor:
-    """The roots of ``(channels of all, n)``."""
+    """The roots of ``(n, channels of all)``."""
     signed = [view.site.signed for view in views]
     if not any(signed):
         return ops.add("Sqrt", ops.add("Relu", x, name="distance/sizes"), name="distance/roots")
     if not all(signed):
         lowest = np.finfo(np.float32).min
         floors = np.repeat(np.where(signed, lowest, 0), [view.channels for view in views])
-        floor = ops.constant("distance/floors", floors[:, None], np.float32)
+        floor = ops.constant("distance/floors", floors, np.float32)
         x = ops.add("Max", x, floor, name="distance/values")
     root = ops.add("Sqrt", ops.add("Abs", x, name="distance/sizes"), name="distance/roots")
     sign = ops.add("Sign", x, name="distance/signs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,13 +16,13 @@ from mmbm_onnx.rewriting.evidence import SMALLEST_DISTANCE, Evidence
 from mmbm_onnx.rewriting.operators import Operators
 from mmbm_onnx.types import Site
 
-_MOST_SITES = 16
-_BLOCKED = 4  # axes of what it keeps in a blocked layout
+_MOST_SITES = 6
+_BLOCK = 16  # channels that ONNX Runtime keeps together, or twice that
 _MOST_POOLED = 3  # axes that ONNX Runtime pools over
 
 
 def watched_sites(sites: Sequence[Site], types: Mapping[str, onnx.TypeProto]) -> list[Site]:
-    """Sites of the main graph whose channels are known, at most 16, evenly over the depth: of each
+    """Sites of the main graph whose channels are known, at most 6, evenly over the depth: of each
     stretch of it the one with the fewest values, since reading them takes time.
 
     Args:
@@ -143,25 +144,27 @@ def unusual(
         classes: Number of classes.
     """
     found, views = _distances(ops, evidence, values, sites)
-    zero = ops.constant("no_distance", 0, np.float32)
     far = ops.constant("far", np.finfo(np.float32).max, np.float32)
     every = ops.constant("classes", np.arange(classes)[None], np.int64)
     is_own = ops.add("Equal", ops.unsqueeze(suspected, 1, "decided"), every, name="is_own")
-    of_own = ops.add("Where", is_own, found, zero, name="own")
-    of_others = ops.add("Where", is_own, far, found, name="others")
-    sides = [
-        ops.over("ReduceSum", of_own, [2], "own_sum"),
-        ops.over("ReduceMin", of_others, [2], "nearest"),
-    ]
+    # Twice over the classes, all but the own one put far away, then the own one: nearest are the
+    # own class and the nearest other.
+    side = ops.constant("sides", np.reshape([True, False], (2, 1, 1, 1)), np.bool_)
+    is_left_out = ops.add("Xor", is_own, side, name="is_left_out")
+    of_sides = ops.add("Where", is_left_out, far, found, name="of_sides")
+    nearest = ops.over("ReduceMin", of_sides, [3], "nearest", keepdims=0)
     least = ops.constant("smallest_distance", SMALLEST_DISTANCE, np.float32)
-    both = ops.add("Max", ops.concat(sides, 2, "own_and_other"), least, name="not_too_small")
-    logarithms = ops.add("Log", both, name="logarithms")  # (views, n, 2)
+    logarithms = ops.add("Log", ops.add("Max", nearest, least, name="not_too_small"),
+                         name="logarithms")  # fmt: skip
     places = _places(evidence, views)
-    weights = np.stack([evidence.own[places], -evidence.other[places]], axis=1)[:, None]
-    weighed = ops.add(
-        "Mul", logarithms, ops.constant("weights", weights, np.float32), name="weighed"
+    weights = np.concatenate([evidence.own[places], -evidence.other[places]])
+    rows = ops.constant("rows", [len(weights), -1], np.int64)
+    return ops.add(
+        "MatMul",
+        ops.constant("weights", weights, np.float32),
+        ops.add("Reshape", logarithms, rows, name="logarithms_in_rows"),
+        name="unusual",
     )
-    return ops.over("ReduceSum", weighed, [0, 2], "unusual", keepdims=0)
 
 
 def _distances(
@@ -171,27 +174,21 @@ def _distances(
     sites: Mapping[str, Site],
 ) -> tuple[gs.Tensor, list[View]]:
     """Squared distances ``(views, n, classes)``, and what views those are."""
-    deep: list[tuple[View, gs.Tensor]] = []
-    flat: list[tuple[View, gs.Tensor]] = []
+    # Those that are joined as they are leave the blocked layout of convolutions together.
+    alike: dict[tuple[int, bool], list[tuple[View, gs.Tensor]]] = defaultdict(list)
     for site in evidence.sites:
         pooled = _pooled(ops, values[site.tensor], sites[site.tensor])
         for index, (tensor, rank) in enumerate(pooled):
             view = View(site, index)
-            if rank == _BLOCKED:
-                deep.append((view, tensor))
-                continue
-            if rank != 2:
-                name = f"view/{site.tensor}/{index}"
-                tensor = ops.add("Flatten", tensor, name=name, axis=1)
-            flat.append((view, tensor))
-    for part in (deep, flat):
-        part.sort(key=lambda item: item[0].channels)
-    parts = [tensor for _, tensor in flat]
-    if deep:
-        # Joined as they are, they leave the blocked layout of convolutions together.
-        joined = ops.concat([tensor for _, tensor in deep], 1, "pooled")
-        parts.insert(0, ops.add("Flatten", joined, name="pooled_flat", axis=1))
-    views = [view for view, _ in (*deep, *flat)]
+            alike[rank, view.channels % _BLOCK == 0].append((view, tensor))
+    views, parts = [], []
+    for index, ((rank, _), items) in enumerate(alike.items()):
+        items.sort(key=lambda item: item[0].channels)
+        views += [view for view, _ in items]
+        part = ops.concat([tensor for _, tensor in items], 1, f"views_{index}")
+        if rank > 2:
+            part = ops.add("Flatten", part, name=f"views_{index}_flat", axis=1)
+        parts.append(part)
     return distances(ops, ops.concat(parts, 1, "views"), views), views
 
 

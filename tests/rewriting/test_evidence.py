@@ -345,21 +345,21 @@ def test_channels_may_be_on_the_last_axis() -> None:
     assert np.corrcoef(by_hand, answers["mmbm_score"])[0, 1] > 0.5
 
 
-def test_at_most_sixteen_sites_are_watched_those_with_the_fewest_values() -> None:
-    known = [site(f"a{index}", 4) for index in range(40)]
+def test_at_most_six_sites_are_watched_those_with_the_fewest_values() -> None:
+    known = [site(f"a{index}", 4) for index in range(15)]
     unknown = [site("lost", rank=None, axis=None), site("inner", 4, scope="if/then_branch")]
     make = onnx.helper.make_tensor_type_proto
-    width = {f"a{index}": 5 + index % 3 for index in range(40)}
+    width = {f"a{index}": 5 + index % 3 for index in range(15)}
     types = {name: make(onnx.TensorProto.FLOAT, ["N", 4, w]) for name, w in width.items()}
     chosen = watched_sites([*unknown, *known], types)
     places = [known.index(one) for one in chosen]
-    assert len(places) == 16 and places == sorted(places)
+    assert len(places) == 6 and places == sorted(places)
     # Stretches of three have one of the narrowest; of two, one of the narrower.
-    assert all(width[one.tensor] == 5 for one in chosen[:8])
-    assert all(width[one.tensor] < 7 for one in chosen[8:])
+    assert all(width[one.tensor] == 5 for one in chosen[:3])
+    assert all(width[one.tensor] < 7 for one in chosen[3:])
     # Where all are alike, or nobody knows, the last of each stretch.
     alike = watched_sites(known, {})
-    assert alike[-1] == known[-1] and [known.index(one) for one in alike][:3] == [2, 5, 8]
+    assert [known.index(one) for one in alike] == [2, 5, 8, 10, 12, 14]
     for shape in (["N", 4, "W"], ["N", 4, -1], None):
         vague = {name: make(onnx.TensorProto.FLOAT, shape) for name in width}
         assert watched_sites(known, vague) == alike
