@@ -79,10 +79,10 @@ def bench(
 ) -> int:
     """Time ORIGINAL and OTHER graphs in ONNX Runtime, in turns, and measure their memory.
 
-    Every ratio is of two runs right after each other, so that a slow moment of the machine falls on
-    both; what is told is their median for each of 32 batches of samples, and its mean over these. A
-    detector's time depends on the samples: give it some of what it will see. Needs no torch; writes
-    no file.
+    Every ratio is of two runs of one round, in which all graphs run in an order that is drawn, so
+    that a slow moment of the machine falls on all; what is told is their median for each of up to
+    32 batches of samples, and its mean over these. A detector's time depends on the samples: give
+    it some of what it will see. Needs no torch; writes no file.
     """
     import mmbm_onnx
     from mmbm_onnx.report.tables import bench_summary

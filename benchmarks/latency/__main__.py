@@ -44,7 +44,7 @@ from mmbm_onnx.runtime.sessions import Session
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 _SAMPLES = 200  # that batches are drawn from
-_BATCHES = 32
+_BATCHES = 32  # at most
 SHARE = 0.05
 """Of clean samples, that a detector in two stages is set to send through its bounded branch."""
 HALVES = "half-of-half"

@@ -24,6 +24,8 @@ from mmbm_onnx.types import Interface, Progress
 
 SCHEMA = "mmbm-onnx/bench-report"
 VERSION = 1
+# Of x86, as Linux calls them: what ONNX Runtime picks its kernels by.
+_INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +104,26 @@ class BenchResult:
 
 
 def machine() -> dict[str, Any]:
-    """Kind of this machine: its system, processor and number of processors."""
+    """Kind of this machine: its system, its processor and what that has for vectors of floats and
+    of small integers, and how many processors there are."""
+    told = _processor()
+    flags = told.get("flags", "").split()
     return {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": told.get("model name") or platform.processor() or "unknown",
+        "instructions": [name for name in _INSTRUCTIONS if name in flags],
         "processors": os.cpu_count() or 1,
     }
 
 
-def _processor() -> str:
+def _processor() -> dict[str, str]:
+    """What Linux says of the first processor; nothing elsewhere."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
+        return {}
+    lines = [line.partition(":") for line in text.partition("\n\n")[0].splitlines()]
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def bench_graphs(

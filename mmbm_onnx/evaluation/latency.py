@@ -21,7 +21,8 @@ from mmbm_onnx.types import Interface
 
 _LEAST_ROUNDS = 3
 _MOST_ROUNDS = 320
-_BATCHES = 32  # that are run in turns: what a graph costs may depend on the samples
+_BATCHES = 32  # at most, that are run in turns: what a graph costs may depend on the samples
+_RUNS = 5  # of each batch, or else fewer batches: a median of fewer says little
 _MOST_BYTES = 1 << 27  # of them together
 _MOST_TOGETHER = 1 << 27  # weights of graphs that are loaded at once
 
@@ -33,7 +34,8 @@ class Latency:
     Attributes:
         graph: Its role, as given to `measure_latency`.
         batch_size: Samples in a run.
-        seconds: Time of a run: the mean over batches of samples of the median of each one's runs.
+        seconds: Time of a run: the mean over batches of samples of the median of each one's runs,
+            of which there are at least five, or one batch.
         ratio: The same of its time to the first graph's in the same round.
         ratio_low: Lower quartile of that over all rounds. (Where time depends on the samples, a few
             slow rounds may take the ratio above both quartiles.)
@@ -62,7 +64,8 @@ def measure_latency(
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Latency, ...]:
-    """Time the graphs in turns, so that a slow moment of the machine falls on all of them.
+    """Time the graphs in turns, in another order each time, so that a slow moment of the machine
+    falls on all of them, and so does what the graph before leaves in the caches.
 
     Large graphs are timed two at a time, the first and another one, since ONNX Runtime takes two
     or three times a graph's size for it; and so are those whose weights stay in their files
@@ -137,11 +140,10 @@ def time_batches(
         batches: What they are fed in turn, of one size ``(n, ...)``.
         seconds: Time to spend, passed only where three rounds take longer.
     """
-    times = _rounds(sessions, [{interface.input: batch} for batch in batches], seconds)
+    times, count = _rounds(sessions, [{interface.input: batch} for batch in batches], seconds)
     ratios = times / times[:, :1]
-    different = range(min(len(batches), len(times)))
     typical, middle = (
-        np.mean([np.median(values[batch :: len(batches)], axis=0) for batch in different], axis=0)
+        np.mean([np.median(values[batch::count], axis=0) for batch in range(count)], axis=0)
         for values in (times, ratios)
     )
     results = []
@@ -197,22 +199,31 @@ def _rounds(
     sessions: Mapping[str, Session],
     feeds: Sequence[Mapping[str, npt.NDArray[Any]]],
     seconds: float,
-) -> npt.NDArray[np.float64]:
-    """Seconds of each run, ``(rounds, sessions)``, with each of the feeds in turn; each session has
-    run once before, on a GPU with each of them: how many samples go on within a detector is a new
-    shape to it, and CUDA searches at each."""
+) -> tuple[npt.NDArray[np.float64], int]:
+    """Seconds of each run, ``(rounds, sessions)``, and how many of the feeds they are of, in turn:
+    so many that each has five rounds, as far as one can see. Each session has run once before, on a
+    GPU with each of them: how many samples go on within a detector is a new shape to it, and CUDA
+    searches at each."""
     every = [[session.bound(feed) for session in sessions.values()] for feed in feeds]
     on_cpu = all(session.provider == CPU for session in sessions.values())
     for runs in every[:1] if on_cpu else every:
         for run in runs:
             run()
-    rows: list[list[float]] = []
     end = time.perf_counter() + seconds
+    rng = np.random.default_rng(0)
+    rows = [_timed(every[0], rng)]
+    likely = min(_MOST_ROUNDS, seconds / max(float(rows[0].sum()), 1e-9))
+    count = min(max(int(likely) // _RUNS, 1), len(every))
     while len(rows) < _MOST_ROUNDS and (len(rows) < _LEAST_ROUNDS or time.perf_counter() < end):
-        row = []
-        for run in every[len(rows) % len(every)]:
-            start = time.perf_counter()
-            run()
-            row.append(time.perf_counter() - start)
-        rows.append(row)
-    return np.asarray(rows, np.float64)
+        rows.append(_timed(every[len(rows) % count], rng))
+    return np.stack(rows), min(count, len(rows))
+
+
+def _timed(runs: Sequence[Callable[[], Any]], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Seconds of each run, done in an order that is drawn."""
+    took = np.empty(len(runs))
+    for index in rng.permutation(len(runs)):
+        start = time.perf_counter()
+        runs[index]()
+        took[index] = time.perf_counter() - start
+    return took

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx.parser
@@ -71,7 +72,7 @@ def test_time_is_taken_on_the_samples_given() -> None:
 def test_time_that_depends_on_the_samples_is_a_mean_over_batches_of_medians(monkeypatch) -> None:
     # Two batches in turns; the second graph takes 2 seconds for the one and 6 for the other.
     rows = [[1.0, 2.0], [1.0, 6.0], [1.0, 2.5], [1.0, 6.0], [10.0, 20.0], [1.0, 600.0]]
-    monkeypatch.setattr(latency, "_rounds", lambda *_: np.array(rows))
+    monkeypatch.setattr(latency, "_rounds", lambda *_: (np.array(rows), 2))
     batches = [np.zeros((4, 64), np.float32)] * 2
     interface = find_interface(chain(5))
     first, second = latency.time_batches({"one": None, "two": None}, interface, batches, 1)
@@ -79,6 +80,50 @@ def test_time_that_depends_on_the_samples_is_a_mean_over_batches_of_medians(monk
     assert second.seconds == (2.5 + 6) / 2
     assert second.ratio == (2 + 6) / 2
     assert (second.ratio_low, second.batch_size, second.rounds) == (2.125, 4, 6)
+
+
+class Clock:
+    """Time that only runs pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.ran: list[str] = []
+        monkeypatch.setattr(latency.time, "perf_counter", lambda: self.now)
+
+    def session(self, name: str, seconds: float) -> SimpleNamespace:
+        def bound(feed):
+            def run() -> None:
+                self.now += seconds * float(feed["x"].flat[0])
+                self.ran.append(name)
+
+            return run
+
+        return SimpleNamespace(provider="CPUExecutionProvider", bound=bound)
+
+
+@pytest.mark.parametrize(("seconds", "batches"), [(400.0, 4), (33.0, 2), (9.0, 1), (0.1, 1)])
+def test_of_slow_graphs_fewer_batches_are_run(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, batches: int
+) -> None:
+    """A median of one run is none: each batch has five, where there is time for them."""
+    clock = Clock(monkeypatch)
+    sessions = {"one": clock.session("one", 1.0), "two": clock.session("two", 2.0)}
+    x = [np.full((1, 64), factor, np.float32) for factor in (1, 10, 1, 1)]
+    first, second = latency.time_batches(sessions, find_interface(chain(5)), x, seconds)
+    assert first.seconds == {4: 13 / 4, 2: 11 / 2, 1: 1.0}[batches]
+    assert second.ratio == second.ratio_low == second.ratio_high == 2.0
+    assert second.rounds >= 3
+    assert clock.now <= max(seconds, 9) + 60
+
+
+def test_graphs_run_in_another_order_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    sessions = {name: clock.session(name, 1.0) for name in "abc"}
+    latency.time_batches(sessions, find_interface(chain(5)), [np.ones((1, 64), np.float32)], 300)
+    rounds = ["".join(clock.ran[start : start + 3]) for start in range(3, len(clock.ran), 3)]
+    assert len(rounds) >= 99
+    assert all(sorted(order) == list("abc") for order in rounds)
+    assert min(rounds.count(order) for order in set(rounds)) > 5 and len(set(rounds)) == 6
 
 
 def test_large_graphs_are_loaded_two_at_a_time(monkeypatch) -> None:
