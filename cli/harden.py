@@ -78,8 +78,8 @@ from .targets import check_outputs
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="Fold bounds per channel into weights, so that they cost no time: where it can be done, "
-    "all or an error, or never, so that no weight changes.",
+    help="Fold bounds per channel into weights, so that they cost next to no time: where it can be "
+    "done, all or an error, or never, so that no weight changes.",
 )
 @click.option(
     "--cascade",
@@ -96,7 +96,8 @@ from .targets import check_outputs
     show_default=True,
     help="What the detector's bounded branch is: a copy of the original that shares its weights "
     "(float), the folded graph, faster and with weights of its own, or that in float16, "
-    "half as large, or in int8, for CPUs; auto is folded where that can be done, else float.",
+    "half as large, or in int8, for CPUs; auto is folded where that can be done, weights take at "
+    "most 512 MiB and --fold is not never, else float.",
 )
 @click.option(
     "--false-positive-rate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -94,10 +95,18 @@ def run(cell: Cell, store: Path, cifar: Path | None = None, device: str = "cpu")
 
 
 def our_code() -> str:
-    """SHA-256 of the code that learns bounds and makes graphs, in hex: a record of it is told from
-    one of another state, but not measured again for it."""
+    """SHA-256 of the code that learns bounds and makes graphs, comments and docstrings aside, in
+    hex: a record of it is told from one of another state, but not measured again for it."""
     package = Path(mmbm_onnx.__file__).parent
-    return victims.code(*sorted(file for room in _ROOMS for file in (package / room).rglob("*.py")))
+    found = hashlib.sha256()
+    for file in sorted(file for room in _ROOMS for file in (package / room).rglob("*.py")):
+        tree = ast.parse(file.read_bytes())
+        for node in ast.walk(tree):
+            documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+            if isinstance(node, documented) and ast.get_docstring(node) is not None:
+                del node.body[0]
+        found.update(ast.dump(tree).encode())
+    return found.hexdigest()
 
 
 def _bounded(

@@ -1,8 +1,8 @@
 """Distances (see ``evidence``) as nodes, of all sites in one go.
 
 Of a small network each node costs more than its numbers, so views with equally many channels share
-theirs. Samples are the last axis at first, which lets views be cut apart and put together without
-copying, and classes are after that.
+theirs. Channels are the last axis at first, then samples, which lets views be cut apart and put
+together without copying, and classes after that.
 """
 
 from __future__ import annotations

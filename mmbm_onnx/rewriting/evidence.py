@@ -2,8 +2,8 @@
 
 MMDF (arXiv 2308.04617) flags a sample by its margin difference alone. A trigger also shows in the
 activations that the bounds are put on: they are too high, or they are not those of the class that
-the original decides for. Here each site of the original (or, where reading there would change bits
-of its answers, of the bounded branch before the bound) is looked at: the mean and the maximum of
+the original decides for. Here some sites of the original (or, where reading there would change bits
+of its answers, of the bounded branch before the bound) are looked at: the mean and the maximum of
 each channel over positions, square roots taken (with their sign, where activations have one), and
 their Mahalanobis distance from clean samples of each class (after arXiv 1807.03888), with a
 covariance of low rank and an even rest. Of the decided class's distance, its logarithm and the

@@ -126,7 +126,7 @@ def test_its_detector_goes_by_evidence_in_two_stages(name: str) -> None:
 
     fresh = known.samples(7 * SAMPLES)[5 * SAMPLES :]
     before, verdicts = run.answers(proto, fresh), run.verdicts(paired.detector, fresh)
-    assert 0 < verdicts.flagged.sum() < SAMPLES
+    assert 0 < verdicts.flagged.sum() <= 16  # of 80; 4 is what was asked for
     shared = {output: verdicts.outputs[output] for output in before.outputs}
     assert not (rows_that_differ(before.outputs, shared) & ~verdicts.flagged).any()
     assert np.array_equal(verdicts.suspected, before.classes)

@@ -56,7 +56,6 @@ def test_every_graph_is_timed_at_every_size_and_number_of_threads(tmp_path: Path
     ]
     assert all(t.latency.ratio > 2 for t in result.timings if t.latency.graph.endswith("b.onnx"))
     assert [file.peak_memory for file in result.files] == [None, None]
-    assert result.passed
 
 
 @NEEDS_PROC

@@ -6,26 +6,30 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import toy_models
 from onnx import numpy_helper
 
 from mmbm_onnx.evaluation.predictions import Predictions, predict_detector
 from mmbm_onnx.graph.interface import find_interface
+from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.sites import find_sites
 from mmbm_onnx.learning.fit import Learned
 from mmbm_onnx.pipeline import scoring as room
 from mmbm_onnx.pipeline.runner import Runner
 from mmbm_onnx.pipeline.scoring import Scoring, score_clean
+from mmbm_onnx.rewriting.cascade import build_cascade
 from mmbm_onnx.rewriting.detector import build_detector, build_probe
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import fit_null
 from mmbm_onnx.runtime.sessions import Session
-from mmbm_onnx.types import Bounds, Samples
+from mmbm_onnx.types import DETECTOR_OUTPUTS, Bounds, Samples
 
 MODEL = toy_models.original()
 SITES = find_sites(MODEL.proto).sites
 FACE = find_interface(MODEL.proto)
+IS_ODD = "mmbm_decision/is_odd"
 LEARNED = Learned(Bounds({SITES[0].tensor: np.asarray(toy_models.BOUNDS, np.float32)}), [], 1)
 
 
@@ -60,6 +64,24 @@ def test_evidence_is_made_of_all_clean_samples_and_calibration_comes_first() -> 
     )
     given = predict_detector(Session(built, threads=1), FACE, calibration.x).score
     assert np.allclose(given, found.expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("odd", [0.05, 0.2])
+def test_of_clean_samples_as_many_go_on_and_are_flagged_as_asked(odd: float) -> None:
+    found = scored(samples(700, 0), samples(300, 1), read="original", odd=odd)
+    assert found.evidence is not None and found.gate is not None and found.goes_on is not None
+    assert found.goes_on.mean() == pytest.approx(odd, abs=0.002)
+    null = fit_null(found.scores, odd / 5)  # by rank alone: a tail flags less of such even data
+    parts = MODEL.proto, FACE, SITES, LEARNED.bounds, null, found.evidence, found.gate
+    detector = with_outputs(build_cascade(*parts), [*DETECTOR_OUTPUTS, IS_ODD])
+    session = onnxruntime.InferenceSession(
+        detector.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    fresh = samples(6000, 2).x
+    goes_on, flagged = session.run([IS_ODD, "mmbm_flagged"], {FACE.input: fresh})
+    assert 0.6 * odd < goes_on.mean() < 1.5 * odd
+    assert not (flagged & ~goes_on).any()
+    assert 0.4 * odd / 5 < flagged.mean() < 1.5 * odd / 5
 
 
 def test_margins_alone_are_of_the_calibration_part() -> None:
