@@ -2,8 +2,9 @@
 
     python -m benchmarks.learning
 
-Writes ``benchmarks/results/learning.md``. Victims are those of ``benchmarks.defence``, trained
-where they are not in the cache. Every figure is of a process of its own, on one thread.
+Writes ``learning.json`` and ``.md`` to ``benchmarks/results``. Victims are those of
+``benchmarks.defence``, trained where they are not in the cache. Every figure is of a process of its
+own, on one thread.
 """
 
 from __future__ import annotations
@@ -25,34 +26,42 @@ _ATTACKS = ("badnets", "wanet", "bpp")  # whose victims of seed 0 are of three k
 _CLASSES = (10, 100, 1000)
 _SAMPLES = (250, 1000, 4000)
 _EPOCHS = 10  # where only sizes are compared
+METHODS = ("mmac-universal", "mmac-reference")
+_TITLES = {
+    "classes": "classes, 1,000 samples of 64x64",
+    "samples": "samples of 64x64, 10 classes",
+}
+_LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--cache", type=Path, default=ROOT / "build/defence/victims")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/learning.md")
+    parser.add_argument("--folder", type=Path, default=ROOT / "benchmarks/results")
     options = parser.parse_args()
-    methods = []
+    rows: list[dict[str, Any]] = []
+
+    def measure(table: str, size: str | int, **request: Any) -> None:
+        rows.append({"table": table, "of": size, **run(**request)})
+        print(rows[-1], flush=True)
+
     for victim in sizes.first_of(_ATTACKS):
-        folder = victims.ensure(victim, options.cache)
-        found = {
-            method: run(kind="victim", folder=str(folder), method=method)
-            for method in ("mmac-universal", "mmac-reference")
-        }
-        methods.append((victim.label, found))
-        print(victim.label, found, flush=True)
-    by_classes = [
-        (classes, run(kind="random", classes=classes, samples=1000, epochs=_EPOCHS))
-        for classes in _CLASSES
-    ]
-    print(by_classes, flush=True)
-    by_samples = [
-        (samples, run(kind="random", classes=10, samples=samples, epochs=_EPOCHS))
-        for samples in _SAMPLES
-    ]
-    print(by_samples, flush=True)
-    text = render(methods, by_classes, by_samples)
-    options.output.write_text(text)
+        folder = str(victims.ensure(victim, options.cache))
+        for method in METHODS:
+            measure(method, victim.label, kind="victim", folder=folder, method=method)
+    for classes in _CLASSES:
+        measure("classes", classes, kind="random", classes=classes, samples=1000, epochs=_EPOCHS)
+    for samples in _SAMPLES:
+        measure("samples", samples, kind="random", classes=10, samples=samples, epochs=_EPOCHS)
+    result = {
+        "machine": machine(),
+        "libraries": library_versions(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "rows": rows,
+    }
+    (options.folder / "learning.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = render(result)
+    (options.folder / "learning.md").write_text(text)
     print(text, end="")
 
 
@@ -71,36 +80,34 @@ def run(**request: Any) -> dict[str, float]:
     return found
 
 
-def render(
-    methods: list[tuple[str, dict[str, dict[str, float]]]],
-    by_classes: list[tuple[int, dict[str, float]]],
-    by_samples: list[tuple[int, dict[str, float]]],
-) -> str:
+def render(result: dict[str, Any]) -> str:
     """Tables in Markdown."""
-    kind, libraries = machine(), library_versions()
+    kind, libraries = result["machine"], result["libraries"]
+    named = ", ".join(f"{name} {libraries[name]}" for name in _LIBRARIES if name in libraries)
     lines = [
         "# Time and memory of learning",
         "",
-        f"By `python -m benchmarks.learning`; one thread; torch {libraries.get('torch')}; "
-        f"{kind['processor']}; {datetime.now(UTC).date().isoformat()}. Seconds are of the "
-        "report's phase `learn`; memory is the peak of the whole process.",
+        f"By `python -m benchmarks.learning`; one thread; {named}; {kind['processor']}; "
+        f"{result['date']}. Seconds are of the report's phase `learn`; memory is the peak of the "
+        "whole process.",
         "",
-        "| victim, 500 clean samples | mmac-universal | mmac-reference | ratio |",
-        "|---|---|---|---|",
+        f"| victim, 500 clean samples | {' | '.join(METHODS)} | ratio |",
+        "|---" * (len(METHODS) + 2) + "|",
     ]
-    for label, found in methods:
-        own, other = (found[m]["seconds"] for m in ("mmac-universal", "mmac-reference"))
-        lines.append(f"| {label} | {own:.0f} s | {other:.0f} s | {other / own:.1f} |")
-    for title, rows in (
-        ("classes, 1,000 samples of 64x64", by_classes),
-        ("samples of 64x64, 10 classes", by_samples),
-    ):
-        first = rows[0][1]
+    tables: dict[str, dict[str | int, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        tables.setdefault(row["table"], {})[row["of"]] = row
+    ours, published = (tables[method] for method in METHODS)
+    for label, row in ours.items():
+        own, other = row["seconds"], published[label]["seconds"]
+        lines.append(f"| {label} | {own:.1f} s | {other:.1f} s | {other / own:.2f} |")
+    for table, title in _TITLES.items():
+        rows = list(tables[table].values())
         lines += ["", f"| {title} | seconds, {_EPOCHS} epochs | ratio | peak memory |"]
         lines += ["|---|---|---|---|"]
-        for size, found in rows:
-            ratio, peak = found["seconds"] / first["seconds"], found["peak"] / 2**20
-            lines.append(f"| {size} | {found['seconds']:.0f} | {ratio:.2f} | {peak:.0f} MiB |")
+        for row in rows:
+            ratio, peak = row["seconds"] / rows[0]["seconds"], row["peak"] / 2**20
+            lines.append(f"| {row['of']} | {row['seconds']:.1f} | {ratio:.2f} | {peak:.0f} MiB |")
     return "\n".join(lines) + "\n"
 
 
