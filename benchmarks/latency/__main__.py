@@ -232,10 +232,12 @@ def render(result: dict[str, Any]) -> str:
         "",
         f"In that of the original, in ONNX Runtime {runtime} on {result['provider']}; "
         + (f"{kind['accelerator']}, " if "accelerator" in kind else "")
-        + f"{kind['processor']}, {kind['processors']} processors, {kind['system']}; "
-        f"{result['date']}; by `{result['command']}`. Runs in turns on "
-        f"{result.get('batches', _BATCHES)} batches of samples, in brackets quartiles over single "
-        "runs. Of a detector in two stages, in brackets "
+        + f"{kind['processor']}, {kind['processors']} processors, {kind['system']}"
+        + (f" ({', '.join(kind['instructions'])})" if kind.get("instructions") else "")
+        + f"; {result['date']}; by `{result['command']}`. Runs in turns on up to "
+        f"{result.get('batches', _BATCHES)} batches of samples, the mean over these of the median "
+        "of each one's runs; in brackets quartiles over single runs. Of a detector in two stages, "
+        "in brackets "
         "where no sample of a batch goes on to the second stage, where one does, and where all do; "
         f"in front, the mean where each does with a chance of {100 * SHARE:g} %, which is what its "
         "first stage is set for on clean data." + (_OF_PACKED if result.get("packed") else ""),
