@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def run(cell: Cell, store: Path, cifar: Path | None = None, device: str = "cpu")
     return record
 
 
+@cache
 def our_code() -> str:
     """SHA-256 of the code that learns bounds and makes graphs, comments and docstrings aside, in
     hex: a record of it is told from one of another state, but not measured again for it."""

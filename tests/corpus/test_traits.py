@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from binding import binding_bounds
 from large import save_outside, treat_as_large
 from traits import TRAITS, repeated
 
@@ -57,14 +58,7 @@ def test_it_is_read_executed_bounded_and_paired(name: str, tmp_path: Path) -> No
     wide = torch.from_numpy(x)
     with torch.no_grad():
         plain, values = classifier.logits(wide, taps=[site.tensor for site in sites])
-    bounds = {}
-    for site in sites:
-        if site.tensor not in values:  # in a branch that no sample takes
-            continue
-        value = values[site.tensor]
-        assert site.channel_axis is not None, site
-        channels = value.movedim(site.channel_axis, 0).flatten(1)
-        bounds[site.tensor] = 0.6 * channels.quantile(0.8, dim=1).clamp_min(1e-3)
+    bounds = binding_bounds(sites, values)
 
     leaves = {name: bound.clone().requires_grad_() for name, bound in bounds.items()}
     bounded = classifier.logits(wide, leaves)

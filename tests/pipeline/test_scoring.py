@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import toy_models
 from onnx import numpy_helper
@@ -23,6 +22,7 @@ from mmbm_onnx.rewriting.cascade import build_cascade
 from mmbm_onnx.rewriting.detector import build_detector, build_probe
 from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.rewriting.null import fit_null
+from mmbm_onnx.runtime.batches import run_batches
 from mmbm_onnx.runtime.sessions import Session
 from mmbm_onnx.types import DETECTOR_OUTPUTS, Bounds, Samples
 
@@ -74,11 +74,9 @@ def test_of_clean_samples_as_many_go_on_and_are_flagged_as_asked(odd: float) -> 
     null = fit_null(found.scores, odd / 5)  # by rank alone: a tail flags less of such even data
     parts = MODEL.proto, FACE, SITES, LEARNED.bounds, null, found.evidence, found.gate
     detector = with_outputs(build_cascade(*parts), [*DETECTOR_OUTPUTS, IS_ODD])
-    session = onnxruntime.InferenceSession(
-        detector.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    fresh = samples(6000, 2).x
-    goes_on, flagged = session.run([IS_ODD, "mmbm_flagged"], {FACE.input: fresh})
+    told = [IS_ODD, "mmbm_flagged"]
+    answers = run_batches(Session(detector, threads=1), FACE, samples(6000, 2).x, told, 500)
+    goes_on, flagged = (answers[name] for name in told)
     assert 0.6 * odd < goes_on.mean() < 1.5 * odd
     assert not (flagged & ~goes_on).any()
     assert 0.4 * odd / 5 < flagged.mean() < 1.5 * odd / 5

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from architectures import NETWORKS, network
+from binding import binding_bounds
 from exports import exported
 
 from mmbm_onnx.execution.classifier import Classifier
@@ -49,7 +49,8 @@ def test_a_folded_network_answers_as_with_min(name: str, depthwise: bool) -> Non
     classifier = Classifier(proto, face, sites)
     with torch.no_grad():
         plain, values = classifier.logits(x, taps=[site.tensor for site in sites])
-    bounds = Bounds({site.tensor: bound(values[site.tensor], site.channel_axis) for site in sites})
+    binding = binding_bounds(sites, values)
+    bounds = Bounds({name: bound.numpy() for name, bound in binding.items()})
     folded = fold_bounds(proto, sites, bounds, depthwise=depthwise)
     without = not depthwise and name == "residual"
     assert (len(folded.folded) + without, len(bounds)) == FOLDED[name]
@@ -58,11 +59,3 @@ def test_a_folded_network_answers_as_with_min(name: str, depthwise: bool) -> Non
     expected, found = (run_logits(Session(graph, threads=1), face, x.numpy()) for graph in graphs)
     assert relative_difference(expected, plain.numpy()) > 1e-2  # the bounds bind
     assert relative_difference(found, expected) <= 1e-5
-
-
-def bound(values: torch.Tensor, axis: int | None) -> np.ndarray:
-    """Three fifths of what a fifth of the values exceed, per channel where there are any."""
-    if axis is None:
-        return np.asarray(0.6 * values.quantile(0.8), np.float32)
-    channels = values.movedim(axis, 0).flatten(1)
-    return np.asarray(0.6 * channels.quantile(0.8, dim=1).clamp_min(1e-3), np.float32)
