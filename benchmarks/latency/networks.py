@@ -30,6 +30,7 @@ TORCHVISION = (
 VICTIMS = tuple(f"victim-{name}" for name in victims.NAMES)
 NAMES = (*TORCHVISION, *VICTIMS)
 CLASSES = 10
+_NO_TORCHVISION = "the networks are torchvision's: pip install --no-deps torchvision==0.28.0"
 _BATCHES = 4  # that BatchNorm's statistics are of
 
 
@@ -61,7 +62,7 @@ def build(name: str) -> Network:
         module = victims.build(name.removeprefix("victim-"), 3, CLASSES, 0)
         shape = (3, 32, 32)
     else:
-        module = _from_torchvision(name)
+        module = from_torchvision(name)
         shape = (3, 224, 224)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):  # as if trained: something to fold
@@ -74,12 +75,20 @@ def build(name: str) -> Network:
     return Network(export_module(module, torch.randn(2, *shape)).proto, shape)
 
 
-def _from_torchvision(name: str) -> nn.Module:
+def from_torchvision(name: str, classes: int = 1000) -> nn.Module:
+    """One of torchvision's networks, with random weights.
+
+    Raises:
+        SystemExit: torchvision is not there; says how to get it.
+    """
     _stand_in()
-    import torchvision
+    try:
+        import torchvision
+    except ModuleNotFoundError:
+        raise SystemExit(_NO_TORCHVISION) from None
 
     further = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
-    made = getattr(torchvision.models, name)(weights=None, **further)
+    made = getattr(torchvision.models, name)(weights=None, num_classes=classes, **further)
     assert isinstance(made, nn.Module)
     return made
 

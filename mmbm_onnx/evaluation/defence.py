@@ -30,7 +30,7 @@ from mmbm_onnx.graph.outputs import with_outputs
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import PREFIX, read_provenance
 from mmbm_onnx.graph.sites import find_sites
-from mmbm_onnx.graph.walk import ancestors, constant_values, graphs, inner_graphs
+from mmbm_onnx.graph.walk import ancestors, constant_values, graphs, inner_graphs, producers
 from mmbm_onnx.rewriting.null import Null, fit_null, flags, p_values
 from mmbm_onnx.runtime.batches import run_batches
 from mmbm_onnx.runtime.sessions import Session
@@ -42,6 +42,14 @@ FALSE_POSITIVE_RATE = "false_positive_rate"
 _BOUNDED = "mmbm_bounded/"
 _DECISION = "mmbm_decision/"
 _ODD = "mmbm_odd/"
+# What decides whether the second stage runs: name to operator and what it reads first.
+_FIRST_STAGE = {
+    "any_odd": ("Greater", ("odd_count", "none")),
+    "odd_count": ("ReduceSum", ("odd_ones",)),
+    "odd_ones": ("Cast", ("is_odd",)),
+    "is_odd": ("Not", ("is_usual",)),
+    "is_usual": ("Less", ("first", "gate")),
+}
 _SAMPLES = 64
 _AMPLIFIED = 4.0
 _SPIKES = 0.05
@@ -282,7 +290,7 @@ def detector_threshold(detector: onnx.ModelProto, verdicts: Verdicts) -> Gate:
         null, threshold = _stored_null(constant_values(detector.graph), rate)
     except RewriteError as error:
         return holds(name, False, str(error))
-    if found := _stages(detector, threshold):
+    if found := _stages(detector, threshold) or _score_without_numbers(detector):
         return holds(name, False, found)
     if not _close(threshold, null):
         message = (
@@ -301,6 +309,8 @@ def detector_threshold(detector: onnx.ModelProto, verdicts: Verdicts) -> Gate:
         return holds(name, False, message)
     if null.kind == "conformal" and len(verdicts.score) >= _ENOUGH:
         top = float(verdicts.score.max())
+        if top == float(verdicts.score.min()) and null.scores[0] < null.scores[-1]:
+            return holds(name, False, f"every clean sample has the same score, {top:.6g}")
         if top < float(null.scores[0]):
             message = (
                 f"every clean sample scores below all of its null ({top:.6g}, the null begins "
@@ -323,16 +333,18 @@ def _stages(detector: onnx.ModelProto, threshold: float) -> str:
     threshold, the first lets no sample go that is above it, and decides what runs; and nothing in
     there takes the place of what the original has."""
     own = constant_values(detector.graph)
-    made = {name for node in detector.graph.node for name in node.output if name}
+    made = producers(detector.graph)
     for node in detector.graph.node:
         if not any(name.startswith(_DECISION) or name in DETECTOR_OUTPUTS for name in node.output):
             continue
         for _, top in inner_graphs(node):
             if list(node.input) != [f"{_DECISION}any_odd"]:
                 return f"its second stage runs by {node.input[0]!r}"
+            if found := _first_stage(made, own):
+                return found
             inner = constant_values(top)
             taken = {name for part in top.node for name in part.output if name} | inner.keys()
-            if shadowed := sorted(taken & (own.keys() | made)):
+            if shadowed := sorted(taken & (own.keys() | made.keys())):
                 return f"{shadowed[0]!r} is made again in a branch of its second stage"
             gate = own.get(f"{_DECISION}gate")
             if gate is None or not float(to_array(gate).reshape(())) <= threshold:
@@ -340,6 +352,32 @@ def _stages(detector: onnx.ModelProto, threshold: float) -> str:
             second = inner.get(f"{_ODD}threshold")
             if second is not None and float(to_array(second).reshape(())) != threshold:
                 return "its two stages have different thresholds"
+    return ""
+
+
+def _score_without_numbers(detector: onnx.ModelProto) -> str:
+    """What is wrong with the score of a sample some of whose logits are no number; or nothing."""
+    for _, graph in graphs(detector.graph):
+        constants = constant_values(graph)
+        for prefix in (_DECISION, _ODD):
+            given = constants.get(f"{prefix}nan")
+            if given is not None and not np.isnan(to_array(given)).all():
+                return "it gives a score to samples whose logits are no numbers"
+    return ""
+
+
+def _first_stage(
+    made: Mapping[str, onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
+) -> str:
+    """Why the second stage does not run wherever a first score is above the gate; or nothing."""
+    for name, (operator, reads) in _FIRST_STAGE.items():
+        node = made.get(_DECISION + name)
+        wanted = [_DECISION + source for source in reads]
+        if node is None or node.op_type != operator or list(node.input[: len(wanted)]) != wanted:
+            return f"its second stage does not run wherever its first one says: {name!r}"
+    none = constants.get(f"{_DECISION}none")
+    if none is None or not 0 <= float(to_array(none).reshape(())) < 1:
+        return "its second stage does not run for one sample alone"
     return ""
 
 
@@ -387,11 +425,14 @@ def _gaussian(mean: float, std: float, rate: float) -> Null:
 
 
 def _close(threshold: float, null: Null) -> bool:
+    tiny = float(np.finfo(np.float32).tiny)
     if null.kind == "conformal":
-        return bool(np.float32(threshold) == np.float32(null.threshold))
+        # What is next to nothing may have been taken for 0 where it was written.
+        same = np.float32(threshold) == np.float32(null.threshold)
+        return bool(same) or abs(threshold - null.threshold) <= 4 * tiny
     # Mean and scale are stored in float32.
     slack = 4 * float(np.finfo(np.float32).eps) * (abs(null.mean) + abs(null.threshold - null.mean))
-    return abs(threshold - null.threshold) <= slack + float(np.finfo(np.float32).tiny)
+    return abs(threshold - null.threshold) <= slack + tiny
 
 
 def _p_values_fit(null: Null, verdicts: Verdicts) -> BoolArray:

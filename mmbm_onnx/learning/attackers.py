@@ -20,6 +20,10 @@ class Attackers(Protocol):
     """A source of attacking inputs, renewed as the bounds move."""
 
     @property
+    def at_a_time(self) -> int:
+        """Number of classes that are attacked between two renewals."""
+
+    @property
     def missed(self) -> int:
         """Number of classes that no attack has been made for so far."""
 
@@ -71,6 +75,11 @@ class NoiseAttackers:
         self._inputs = clean[:0]
         self._targets = torch.empty(0, dtype=torch.int64)
         self._pool = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def at_a_time(self) -> int:
+        """All of them."""
+        return self._classes
 
     @property
     def missed(self) -> int:

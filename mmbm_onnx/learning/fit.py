@@ -29,6 +29,7 @@ _ROOM = 0.02  # of accuracy above its target, for a full step of the weight
 _FASTEST_BACK = -3.0  # steps of the weight in one
 _TIGHTER = 0.95  # how closely a common factor is sought
 _TIGHTENINGS = 20  # to a factor of 0.36
+_TURNS = 2  # that each class is attacked in, where not all are at a time and there is time for it
 _DOUBT = 1.0  # standard errors
 _CLOSE = 0.01  # to the share by which bounds are loosened
 
@@ -352,9 +353,19 @@ class _Loop:
                 "were learned; more epochs reach more of them"
             )
 
+    def _renewed_every(self, attackers: Attackers) -> int:
+        """As the settings have it, or more often where classes take turns and are many."""
+        every, classes = self.settings.renewed_every, self.reference.shape[1]
+        if every == 0 or attackers.at_a_time >= classes:
+            return every
+        turns = self.settings.epochs * attackers.at_a_time // (_TURNS * classes)
+        return max(1, min(every, turns))
+
     def _renew(self, epoch: int) -> None:
-        every = self.settings.renewed_every
-        if self.attackers is None or not (epoch == 0 or (every > 0 and epoch % every == 0)):
+        if self.attackers is None:
+            return
+        every = self._renewed_every(self.attackers)
+        if not (epoch == 0 or (every > 0 and epoch % every == 0)):
             return
         with torch.no_grad():
             bounds = {name: bound.clone() for name, bound in self.parameters.bounds().items()}

@@ -66,7 +66,8 @@ class Settings:
             towards their channels' clean maxima instead, as far as it takes to get back there.
             None: as learned.
         tightened_accuracy: See ``tightened_fidelity``.
-        renewed_every: Epochs after which attackers are renewed; 0 for never.
+        renewed_every: Epochs after which attackers are renewed; 0 for never. With so many classes
+            that they take turns and would not have two each by the end, as often as it takes.
         renewal_steps: Gradient steps of a renewal against the bounded network.
         attack_bounded: Whether a renewal moves them on against the bounded network as it is by
             then, so that bounds and attackers play the min-max game that MMAC's objective states;

@@ -64,8 +64,8 @@ class UniversalAttackers:
         # A size is a root mean square, as a share of the range of valid inputs.
         unit = (self._high - self._low) * math.sqrt(x[0].numel())
         norms = torch.tensor(settings.sizes, dtype=x.dtype, device=x.device) * unit
-        count = min(classes, _MOST_CLASSES)
-        self.norms = norms.repeat_interleave(count).reshape(-1, *[1] * (x.ndim - 1))
+        self.at_a_time = min(classes, _MOST_CLASSES)
+        self.norms = norms.repeat_interleave(self.at_a_time).reshape(-1, *[1] * (x.ndim - 1))
         self.targets = torch.empty(0, dtype=torch.int64)
         self.patterns = x[:0]
         self._queue = torch.empty(0, dtype=torch.int64)
@@ -79,7 +79,7 @@ class UniversalAttackers:
 
     def renew(self, bounds: Mapping[str, Tensor]) -> None:
         """Climb some gradient steps, each on fresh clean samples of other classes."""
-        if not len(self.patterns) or self._classes > _MOST_CLASSES:
+        if not len(self.patterns) or self._classes > self.at_a_time:
             self._draw()
         per_pattern = self._settings.samples_per_pattern
         together = max(1, 2 * self._settings.batch_size // per_pattern)
@@ -135,7 +135,7 @@ class UniversalAttackers:
     def _draw(self) -> None:
         """Choose classes, all of them if they are few, else those whose turn it is; start from
         noise."""
-        count = min(self._classes, _MOST_CLASSES)
+        count = self.at_a_time
         if len(self._queue) < count:
             order = torch.randperm(self._classes, generator=self._generator)
             waiting = torch.isin(order, self._queue)

@@ -105,6 +105,7 @@ class Pipeline:
                 rehearse(
                     bounding,
                     self.granularity,
+                    fit.x[:PARITY_SAMPLES],
                     detector=self.wants_detector,
                     shadowing=shadowing,
                 )

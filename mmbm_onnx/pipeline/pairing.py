@@ -14,7 +14,6 @@ from mmbm_onnx.errors import ModelError, RewriteError
 from mmbm_onnx.evaluation.compare import rows_that_differ
 from mmbm_onnx.evaluation.defence import FALSE_POSITIVE_RATE
 from mmbm_onnx.evaluation.predictions import Predictions, Verdicts
-from mmbm_onnx.evaluation.shadow_branch import branch_difference
 from mmbm_onnx.execution.parity import HALF_TOLERANCE
 from mmbm_onnx.graph.precision import has_halves
 from mmbm_onnx.graph.provenance import stamp
@@ -31,7 +30,6 @@ from mmbm_onnx.rewriting.folding.record import FOLDED
 from mmbm_onnx.rewriting.null import Null, fit_null, leave_one_out_rate
 from mmbm_onnx.rewriting.shadow.branch import KIND as SHADOW_KIND
 from mmbm_onnx.rewriting.shadow.branch import Shadow
-from mmbm_onnx.rewriting.shadow.cut import cut_at_logits
 from mmbm_onnx.types import (
     DETECTOR_OUTPUTS,
     Choice,
@@ -301,16 +299,10 @@ class Pairing:
         )
 
     def _check_shadow(self, detector: onnx.ModelProto, shadow: Shadow | None) -> None:
-        if shadow is None:
+        if shadow is None or self.shadowing is None:
             return
-        plain = shadow.proto
-        if shadow.kind != "folded":
-            plain = cut_at_logits(shadow.folded, self.interface)
-        found = branch_difference(plain, detector, self.interface)
-        if found:
-            raise RewriteError(
-                f"the {shadow.kind} branch is not what folding the bounds gives: {found}"
-            )
+        if found := self.shadowing.difference(detector, shadow):
+            raise RewriteError(f"the {shadow.kind} branch: {found}")
 
     def _graphs(self, null: Null, scoring: Scoring, form: _Form) -> Iterator[onnx.ModelProto]:
         """In two stages; or in one, with a shared prefix and without one."""

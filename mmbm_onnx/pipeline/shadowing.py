@@ -12,6 +12,7 @@ import onnx
 from mmbm_onnx.errors import OptionError, RewriteError
 from mmbm_onnx.evaluation.compare import upper_limit
 from mmbm_onnx.evaluation.predictions import Predictions
+from mmbm_onnx.evaluation.shadow_branch import branch_difference
 from mmbm_onnx.graph.inference import infer
 from mmbm_onnx.graph.mapped import mapped
 from mmbm_onnx.graph.walk import constant_values, inner_graphs, standard_opset, value_types
@@ -87,10 +88,11 @@ class Shadowing:
         """Whether a shadow is asked for, so that there has to be one."""
         return self.choice not in ("auto", "float")
 
-    def rehearse(self, *, channels: bool) -> None:
+    def rehearse(self, x: npt.NDArray[np.float32], *, channels: bool) -> None:
         """See whether what is asked for can be done, with bounds that mean nothing.
 
         Args:
+            x: Some samples, to see ranges of activations on.
             channels: Whether bounds are per channel, where channels are known.
 
         Raises:
@@ -103,11 +105,17 @@ class Shadowing:
         record = folding_of(bounds, self.interface, self.provider)
         folded = fold_recorded(self.proto, self.sites, record)
         self._refuse(self._obstacle(folded))
-        proto = cut_at_logits(folded.proto, self.interface)
-        plain = Shadow(self._kind, proto, record, folded.proto)
+        try:
+            shadow = self._convert(folded, record, x)
+        except RewriteError as error:
+            self._refuse(str(error))
+            raise
         null = fit_null(np.linspace(-1, 1, 99, dtype=np.float32), 0.01)
-        parts = self.proto, self.interface, self.sites, bounds
-        check_written(build_detector(*parts, null, shadow=plain))
+        detector = build_detector(
+            self.proto, self.interface, self.sites, bounds, null, shadow=shadow
+        )
+        check_written(detector)
+        self._refuse(self.difference(detector, shadow))
 
     def make(
         self,
@@ -163,6 +171,14 @@ class Shadowing:
         if agreement < _LEAST_ASKED:
             raise RewriteError(f"{poor}; use --shadow auto")
         return Shadowed(shadow, answers, warnings=(poor,))
+
+    def difference(self, detector: onnx.ModelProto, shadow: Shadow) -> str:
+        """Why a detector's branch is not what folding gave, up to its rounding; or nothing."""
+        plain = shadow.proto
+        if shadow.kind != "folded":
+            plain = cut_at_logits(shadow.folded, self.interface)
+        found = branch_difference(plain, detector, self.interface)
+        return f"it is not what folding the bounds gives: {found}" if found else ""
 
     @property
     def _kind(self) -> ShadowKind:

@@ -53,6 +53,7 @@ class Written:
 def rehearse(
     bounding: Bounding,
     granularity: Granularity,
+    x: npt.NDArray[np.float32],
     *,
     detector: bool,
     shadowing: Shadowing | None = None,
@@ -63,6 +64,7 @@ def rehearse(
     Args:
         bounding: Writes bounds into the graph to work on.
         granularity: Of the bounds.
+        x: Some samples, for a bounded branch in few bits.
         detector: Whether a detector graph is wanted.
         shadowing: What its bounded branch is to be; None for a copy of the original's nodes.
 
@@ -73,7 +75,7 @@ def rehearse(
     """
     bounding.rehearse(channels=granularity == "channel")
     if detector and shadowing is not None:
-        shadowing.rehearse(channels=granularity == "channel")
+        shadowing.rehearse(x, channels=granularity == "channel")
     if detector:
         proto, interface, sites = bounding.proto, bounding.interface, bounding.sites
         bounds = Bounds({site.tensor: np.ones((), np.float32) for site in sites})

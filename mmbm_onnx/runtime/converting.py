@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from mmbm_onnx.errors import RewriteError, RuntimeMissingError
-from mmbm_onnx.graph.walk import producers
+from mmbm_onnx.graph.walk import attribute, producers
 from mmbm_onnx.runtime.providers import load_onnxruntime, one_line
 
 # Tells the quantizer not to recommend a preparation that folding has made unnecessary.
@@ -47,6 +47,7 @@ def to_int8(
     source = onnx.ModelProto()
     source.CopyFrom(proto)
     source.metadata_props.add(key=_PREPARED[0], value=_PREPARED[1])
+    left = _left_in_float(source.graph)
     ranges = {name: [{"rmax": np.array(limit, np.float32)}] for name, limit in limits.items()}
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -61,6 +62,7 @@ def to_int8(
                 reduce_range=True,
                 activation_type=tool.QuantType.QUInt8,
                 weight_type=tool.QuantType.QInt8,
+                nodes_to_exclude=left,
                 extra_options={"TensorQuantOverrides": ranges},
             )
         except (ValueError, RuntimeError) as error:  # its two ways to say what it cannot do
@@ -69,6 +71,30 @@ def to_int8(
     if list(found.opset_import) != list(proto.opset_import):
         raise RewriteError("ONNX Runtime quantizes it with other operator sets")
     return found
+
+
+def _left_in_float(graph: onnx.GraphProto) -> list[str]:
+    """Names of nodes, given here, that the quantizer breaks off at or makes other nodes of:
+    transposed convolutions of groups, whose scales by channel it cannot lay out, and Gemm that adds
+    something else than a vector, or times a factor."""
+    shapes = {tensor.name: tensor.dims for tensor in graph.initializer}
+    left = []
+    for index, node in enumerate(graph.node):
+        if node.op_type == "ConvTranspose":
+            odd = attribute(node, "group", 1) != 1
+        elif node.op_type == "Gemm":
+            odd = attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1
+            odd |= (
+                len(node.input) > 2
+                and bool(node.input[2])
+                and len(shapes.get(node.input[2], ())) != 1
+            )
+        else:
+            continue
+        if odd:
+            node.name = f"{index}/{node.output[0]}"
+            left.append(node.name)
+    return left
 
 
 def to_half(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -206,9 +206,10 @@ def odd_branch(proto: onnx.ModelProto) -> onnx.GraphProto:
     return graph
 
 
-def set_number(graph: onnx.GraphProto, name: str) -> None:
+def set_number(graph: onnx.GraphProto, name: str, number: float = 1e30) -> None:
     (tensor,) = [tensor for tensor in graph.initializer if tensor.name == name]
-    tensor.CopyFrom(numpy_helper.from_array(np.float32(1e30), name))
+    values = np.full(list(tensor.dims), number, np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(values, name))
 
 
 def raise_inner_threshold(proto: onnx.ModelProto) -> None:
@@ -222,6 +223,25 @@ def open_gate(proto: onnx.ModelProto) -> None:
 def never_go_on(proto: onnx.ModelProto) -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.asarray(False), "never"))
     second_stage(proto).input[0] = "never"
+
+
+def never_enough(proto: onnx.ModelProto) -> None:
+    set_number(proto.graph, "mmbm_decision/none", 1e9)
+
+
+def count_others(proto: onnx.ModelProto) -> None:
+    (cast,) = [node for node in proto.graph.node if "mmbm_decision/odd_ones" in node.output]
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.bool_), "no"))
+    cast.input[0] = "no"
+
+
+def number_for_nan(proto: onnx.ModelProto) -> None:
+    set_number(odd_branch(proto), "mmbm_odd/nan", 0)
+
+
+def forget_the_evidence(proto: onnx.ModelProto) -> None:
+    for name in ("evidence/weights", "decision/first/per_logit", "decision/first/constant"):
+        set_number(proto.graph, f"mmbm_{name}", 0)
 
 
 def shadow_weight(proto: onnx.ModelProto) -> None:
@@ -254,6 +274,10 @@ def test_verify_exits_with_1_when_bounds_are_zeroed(
         ("detector", raise_inner_threshold, {"detector_threshold"}),
         ("detector", open_gate, {"detector_threshold"}),
         ("detector", never_go_on, {"detector_threshold"}),
+        ("detector", never_enough, {"detector_threshold"}),
+        ("detector", count_others, {"detector_threshold"}),
+        ("detector", number_for_nan, {"detector_threshold"}),
+        ("detector", forget_the_evidence, {"detector_threshold"}),
         ("detector", shadow_weight, {"detector_threshold"}),
     ],
 )

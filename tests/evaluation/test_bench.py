@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,16 @@ def test_a_ratio_above_the_limit_fails(tmp_path: Path) -> None:
     limits = {"seconds": 0.1, "batch_sizes": (1,), "threads": (1,), "memory": False}
     assert not bench_graphs(graphs, max_ratio=1.5, **limits).passed
     assert bench_graphs(graphs, max_ratio=1e6, **limits).passed
+
+
+def test_a_limit_below_one_is_for_the_other_graphs(tmp_path: Path) -> None:
+    graphs = [saved(tmp_path / "slow.onnx", 4_000_000), saved(tmp_path / "fast.onnx", 4_000)]
+    result = bench_graphs(
+        graphs, max_ratio=0.9, seconds=0.1, batch_sizes=(1,), threads=(1,), memory=False
+    )
+    assert result.passed
+    assert result.worst_ratio == result.timings[1].latency.ratio < 0.9
+    assert not replace(result, max_ratio=result.worst_ratio / 2).passed
 
 
 def test_graphs_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:

@@ -475,3 +475,37 @@ def test_margins_that_are_not_finite_end_learning_as_bad_data_does(
     monkeypatch.setattr(_Loop, "_losses", poisoned)
     with pytest.raises(DataError, match="diverged"):
         learn_bounds(planted, clean, sites, quick("mmac-universal"))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "most", "every", "renewals"),
+    [
+        (12, 4, 5, [0, 5, 10]),  # all classes at a time: as the settings have it
+        (12, 2, 5, [0, 3, 6, 9]),  # two turns for each half
+        (12, 2, 2, [0, 2, 4, 6, 8, 10]),  # more often than it takes
+        (3, 2, 5, [0, 1, 2]),  # too short for two turns: each epoch
+        (6, 2, 0, [0]),  # never
+    ],
+)
+def test_attackers_are_renewed_so_often_that_each_class_has_two_turns(
+    planted, sites, clean, monkeypatch, epochs: int, most: int, every: int, renewals: list[int]
+) -> None:
+    monkeypatch.setattr("mmbm_onnx.learning.universal._MOST_CLASSES", most)
+    epoch, seen = [0], []
+    rate, renew = _Loop._set_rate, UniversalAttackers.renew
+
+    def begun(self: _Loop, number: int) -> None:
+        epoch[0] = number
+        rate(self, number)
+
+    def renewed(self: UniversalAttackers, bounds: dict[str, torch.Tensor]) -> None:
+        seen.append(epoch[0])
+        renew(self, bounds)
+
+    monkeypatch.setattr(_Loop, "_set_rate", begun)
+    monkeypatch.setattr(UniversalAttackers, "renew", renewed)
+    settings = quick("mmac-universal", epochs=epochs, renewed_every=every, renewal_steps=1)
+    learned = learn_bounds(planted, clean, sites, settings)
+    assert seen == renewals
+    missed = any("never attacked" in warning for warning in learned.warnings)
+    assert missed == (most * len(renewals) < 4)

@@ -138,8 +138,8 @@ def test_what_cannot_be_int8_is_an_error(build, told: str) -> None:
             for t in proto.graph.initializer
         )
     with pytest.raises(OptionError, match=f"no int8 branch: .*{told}.*; use --shadow auto"):
-        shadowing(proto, "int8").rehearse(channels=True)
-    shadowing(proto, "auto").rehearse(channels=True)
+        shadowing(proto, "int8").rehearse(samples(8, 1).x, channels=True)
+    shadowing(proto, "auto").rehearse(samples(8, 1).x, channels=True)
     found = shadowed(proto, "auto")
     if "opset" in told:
         assert (found.shadow.kind, found.reason) == ("folded", "")
@@ -170,10 +170,10 @@ def test_weights_are_not_doubled_beyond_what_a_file_takes(monkeypatch) -> None:
     size = network().ByteSize()
     for kind, factor in (("folded", 2), ("half", 1.5), ("int8", 1.25)):
         monkeypatch.setattr(room, "_MOST_WRITTEN", factor * size)
-        shadowing(network(), kind).rehearse(channels=True)
+        shadowing(network(), kind).rehearse(samples(8, 1).x, channels=True)
         monkeypatch.setattr(room, "_MOST_WRITTEN", factor * size - 1)
         with pytest.raises(OptionError, match="would not fit into 2 GiB"):
-            shadowing(network(), kind).rehearse(channels=True)
+            shadowing(network(), kind).rehearse(samples(8, 1).x, channels=True)
 
 
 def test_another_provider_than_the_cpu_takes_no_int8(monkeypatch) -> None:
@@ -240,4 +240,28 @@ def test_heads_that_read_more_are_told_in_the_rehearsal() -> None:
     sites = sites_and_bounds(proto)[0]
     face = find_interface(network())
     with pytest.raises(RewriteError, match="reads 'd_wide', too"):
-        room.Shadowing("half", proto, face, sites, None).rehearse(channels=True)
+        room.Shadowing("half", proto, face, sites, None).rehearse(samples(8, 1).x, channels=True)
+
+
+def test_what_the_converter_cannot_do_is_told_in_the_rehearsal(monkeypatch) -> None:
+    def breaks(*_: object) -> onnx.ModelProto:
+        raise RewriteError("it cannot do that")
+
+    x = samples(8, 1).x
+    shadowing(network(), "int8").rehearse(x, channels=True)
+    monkeypatch.setattr(room, "to_int8", breaks)
+    with pytest.raises(OptionError, match="no int8 branch: it cannot do that; use --shadow auto"):
+        shadowing(network(), "int8").rehearse(x, channels=True)
+
+
+def test_a_branch_that_is_another_one_is_told_in_the_rehearsal(monkeypatch) -> None:
+    def other(proto: onnx.ModelProto) -> onnx.ModelProto:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(proto)
+        (pool,) = [node for node in changed.graph.node if node.op_type == "GlobalAveragePool"]
+        pool.op_type = "GlobalMaxPool"
+        return changed
+
+    monkeypatch.setattr(room, "to_half", other)
+    with pytest.raises(OptionError, match="it is not what folding the bounds gives"):
+        shadowing(network(), "half").rehearse(samples(8, 1).x, channels=True)

@@ -315,7 +315,8 @@ def test_initializers_that_may_be_replaced_are_left_alone() -> None:
 @pytest.mark.parametrize(
     "case",
     ["resized channels", "padded with ones", "padded channels", "normalized in training",
-     "clipped from below", "turned matrix", "divided by it", "shared out by Dropout"],
+     "clipped from below", "turned matrix", "turned by Gemm", "divided by it",
+     "a constant divided by it", "resized from outside", "shared out by Dropout"],
 )  # fmt: skip
 def test_what_scales_do_not_pass_through_stays_as_it_is(case: str) -> None:
     net = Net(opset=15)
@@ -342,12 +343,47 @@ def test_what_scales_do_not_pass_through_stays_as_it_is(case: str) -> None:
         mean = net.add("Reshape", net.add("ReduceMean", gram, axes=[0], keepdims=1),
                        net.constant([1, CHANNELS, 1, 1], np.int64))  # fmt: skip
         y = net.add("Add", net.conv(x), mean)
+    elif case == "turned by Gemm":
+        flat = net.add("Flatten", net.add("GlobalAveragePool", x))
+        mean = net.add("Gemm", flat, net.random(len(inputs()), 1), transA=1)
+        shape = net.constant([1, CHANNELS, 1, 1], np.int64)
+        y = net.add("Add", net.conv(x), net.add("Reshape", mean, shape))
+    elif case == "a constant divided by it":
+        y = net.add("Div", net.constant(1), net.add("Add", x, net.constant(1)))
+    elif case == "resized from outside":
+        region = net.constant([0, 0, -0.5, -0.5, 1, 1, 1.5, 1.5])
+        y = net.conv(net.add("Resize", x, region, net.constant([1] * 4), mode="linear",
+                             coordinate_transformation_mode="tf_crop_and_resize",
+                             extrapolation_value=3.0))  # fmt: skip
     elif case == "divided by it":
         y = net.add("Div", net.conv("x"), net.add("Add", x, net.constant(1)))
     else:
         y = net.add("Mul", net.add("Dropout", x), net.add("Sigmoid", x))
     found = folded(net.head(net.relu(net.conv(y))))
     assert x in found.kept
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize(
+    "case", ["one bounded", "two convolutions", "a residual sum", "a sum of two", "LeakyRelu"]
+)
+def test_maps_side_by_side_have_scales_that_differ_by_position(case: str, axis: int) -> None:
+    net = Net()
+    first, second = net.conv("x"), net.conv("x")
+    one, two = net.relu(first), net.relu(second)
+    if case == "one bounded":
+        y = net.add("Concat", one, second, axis=axis)
+    elif case == "two convolutions":
+        y = net.add("Concat", net.conv(one), net.conv(two), axis=axis)
+    elif case == "LeakyRelu":
+        y = net.add("LeakyRelu", net.add("Concat", one, second, axis=axis))
+    else:
+        y = net.add("Concat", one, two, axis=axis)
+        other = net.add("Concat", two, one, axis=axis)
+        y = net.add("Add", y, net.conv(y) if case == "a residual sum" else other)
+    proto = net.head(net.relu(net.conv(net.relu(y))))
+    assert folded(proto).folded
+    folded(proto, depthwise=False)
 
 
 def test_weights_that_would_vanish_are_not_scaled() -> None:

@@ -114,3 +114,42 @@ def test_operator_sets_stay(monkeypatch) -> None:
     monkeypatch.setattr(onnxruntime.quantization, "quantize_static", upgrade)
     with pytest.raises(RewriteError, match="with other operator sets"):
         to_int8(network(), [inputs()], {})
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "bias"), [(1.0, 1.0, (1, 6)), (1.0, 2.0, (6,)), (0.5, 1.0, (6,))]
+)
+def test_what_the_quantizer_breaks_off_at_stays_in_float(
+    alpha: float, beta: float, bias: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(3)
+    shapes = {"w1": (8, 3, 3, 3), "w2": (8, 3, 2, 2), "w3": (1536, 6), "b3": bias, "w4": (6, 4)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], pads=[1] * 4),
+        helper.make_node("ConvTranspose", ["a", "w2"], ["b"], group=2, strides=[2, 2]),
+        helper.make_node("Flatten", ["b"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w3", "b3"], ["c"], alpha=alpha, beta=beta),
+        helper.make_node("Gemm", ["c", "w4"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [
+            numpy_helper.from_array(rng.normal(0, 0.2, shape).astype(np.float32), name)
+            for name, shape in shapes.items()
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = rng.normal(size=(32, 3, 8, 8)).astype(np.float32)
+    found = to_int8(proto, [x], {})
+    stored = {tensor.name for tensor in found.graph.initializer}
+    in_float = [
+        node.op_type
+        for node in found.graph.node
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm") and node.input[1] in stored
+    ]
+    assert in_float == ["ConvTranspose", "Gemm"]
+    one, other = run(proto, x), run(found, x)
+    assert 0 < np.abs(one - other).max() < 0.1 * np.abs(one).max()

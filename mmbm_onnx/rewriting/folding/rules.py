@@ -24,14 +24,11 @@ def _same(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
 
 
 def _site_only(node: onnx.NodeProto, position: int, walk: Walk) -> Found:
-    """Clip commutes where its upper limit is the bound and the lower one is 0."""
+    """Clip commutes where its upper limit is the bound; the lower one of a site's is 0
+    (``graph.gates``)."""
     if node.output[0] not in walk.sites or node.output[0] in walk.renewed:
         return None
-    low = attribute(node, "min")
-    if len(node.input) > 1 and node.input[1]:
-        values = walk.graph.values(node.input[1])
-        low = None if values is None else float(values.item())
-    return _same(node, position, walk) if low == 0 else None
+    return _same(node, position, walk)
 
 
 def _pool(node: onnx.NodeProto, position: int, walk: Walk) -> Found:

@@ -151,8 +151,9 @@ class Walk:
         name = site.tensor
         found = self.of.get(name)
         if name in self.renewed:
-            if found is not None and (site.kind == "Clip" or not along(found, site.channel_axis)):
+            if found is not None and not along(found, site.channel_axis):
                 self.factors.fix(found)
+                found = None  # one weight per channel cannot take what differs by position
             self.before[name] = found
             self.of[name] = self.factors.new((1, site.channels or 1, 1, 1))
         elif found is not None and (
