@@ -358,8 +358,8 @@ class _Loop:
         every, classes = self.settings.renewed_every, self.reference.shape[1]
         if every == 0 or attackers.at_a_time >= classes:
             return every
-        turns = self.settings.epochs * attackers.at_a_time // (_TURNS * classes)
-        return max(1, min(every, turns))
+        needed = self.settings.epochs * attackers.at_a_time // (_TURNS * classes)
+        return max(1, min(every, needed))
 
     def _renew(self, epoch: int) -> None:
         if self.attackers is None:
