@@ -66,15 +66,36 @@ def test_a_bound_that_learns_nothing_gets_no_gradient() -> None:
     assert bound.grad is None
 
 
-def test_groups_at_once_give_what_each_gives_alone() -> None:
-    value, bound = _case((4, 5, 3), (1, 3), torch.contiguous_format)
-    together = torch.func.vmap(lambda group: bounded(group, bound))(value)
-    alone = torch.stack([bounded(group, bound) for group in value])
+@pytest.mark.parametrize(
+    ("limit", "dims"),
+    [((1, 3), (0, None)), ((4, 1, 3), (0, 0)), ((4,), (0, 0)), ((1, 3, 4), (1, 2))],
+)
+def test_groups_at_once_give_what_each_gives_alone(
+    limit: tuple[int, ...], dims: tuple[int, int | None]
+) -> None:
+    value, bound = _case((5, 4, 3) if dims[0] else (4, 5, 3), limit, torch.contiguous_format)
+    together = torch.func.vmap(bounded, dims)(value, bound)
+    values = value.unbind(dims[0])
+    bounds = [bound] * 4 if dims[1] is None else bound.unbind(dims[1])
+    alone = torch.stack([bounded(one, of) for one, of in zip(values, bounds, strict=True)])
     assert torch.equal(together, alone)
-    pull = torch.arange(float(value.numel()), dtype=torch.float64).reshape(value.shape)
+    pull = torch.arange(float(value.numel()), dtype=torch.float64).reshape(alone.shape)
     for ours, theirs in zip(
         torch.autograd.grad(together, (value, bound), pull),
         torch.autograd.grad(alone, (value, bound), pull),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_one_value_under_the_bounds_of_each_group() -> None:
+    value, bound = _case((5, 3), (4, 1, 3), torch.contiguous_format)
+    together = torch.func.vmap(bounded, (None, 0))(value, bound)
+    alone = torch.stack([bounded(value, of) for of in bound])
+    assert torch.equal(together, alone)
+    for ours, theirs in zip(
+        torch.autograd.grad(together.sum(), (value, bound)),
+        torch.autograd.grad(alone.sum(), (value, bound)),
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
