@@ -49,7 +49,7 @@ def main() -> None:
     for victim in sizes.first_of(_ATTACKS):
         folder = str(victims.ensure(victim, options.cache))
         # The short one before and after the long one: a slow moment would fall on the short alone.
-        for method in (METHODS[0], *METHODS[1:], METHODS[0]):
+        for method in (*METHODS, METHODS[0]):
             measure(method, victim.label, kind="victim", folder=folder, method=method)
     for classes in _CLASSES:
         measure("classes", classes, kind="random", classes=classes, samples=1000, epochs=_EPOCHS)

@@ -22,8 +22,7 @@ from mmbm_onnx.rewriting.harden import insert_bounds
 from mmbm_onnx.types import ShadowChoice
 
 BATCHES = (1, 8)
-ORIGINAL, HARDENED = "original", "hardened"
-PLAIN = (ORIGINAL, HARDENED, "original int8", "hardened int8", "unfolded int8")
+PLAIN = ("original", "hardened", "original int8", "hardened int8", "unfolded int8")
 DETECTORS: dict[str, ShadowChoice] = {"detector": "auto", "detector, --shadow int8": "int8"}
 
 
@@ -102,7 +101,7 @@ def measure(
     figures: dict[str, dict[str, float | None]] = {}
     for graph, proto in graphs.items():
         found, calm, attacked = measures.measure(trained, proto.SerializeToString())
-        figures[graph] = found | {"der": measures.der(figures.get(ORIGINAL, found), found)}
+        figures[graph] = found | {"der": measures.der(figures.get("original", found), found)}
         if graph in DETECTORS:
             figures[graph] |= measures.detection(trained, calm, attacked)
         print(name, graph, figures[graph], flush=True)

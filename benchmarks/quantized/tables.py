@@ -61,9 +61,8 @@ def render(usual: Row, epochs: int, small: Sequence[Row], clean: int) -> str:
             [
                 row.victim,
                 *(
-                    f"{_told(f['acc'])} / {_told(f['asr'])}"
-                    for f in map(row.figures.get, PLAIN)
-                    if f
+                    f"{_told(row.figures[graph]['acc'])} / {_told(row.figures[graph]['asr'])}"
+                    for graph in PLAIN
                 ),
             ]
             for row in small

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from quadrants import CLASSES, TARGET, draw, planted_images, with_trigger
 
 from benchmarks.defence.victims import Trained, Victim
 from benchmarks.quantized.measured import BATCHES, DETECTORS, PLAIN, Row, measure
 from benchmarks.quantized.tables import render
-from tests.quadrants import CLASSES, TARGET, draw, planted_images, with_trigger
 
 
 def fed(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
